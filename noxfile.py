@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Everything that is run on this project, by name: ``nox -l`` lists it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+# pip, not uv: constraints.txt pins a torch that is small where pip finds a CPU wheel.
+nox.options.default_venv_backend = "virtualenv"
+
+PROJECT = nox.project.load_toml()
+CONSTRAINTS = ("-c", "constraints.txt")
+
+
+def _install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    wanted = [*nox.project.dependency_groups(PROJECT, *groups)] if groups else []
+    session.install(*CONSTRAINTS, *(["-e", "."] if package else []), *wanted)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes."""
+    _install(session, "lint", package=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(reuse_venv=True)
+def types(session: nox.Session) -> None:
+    """Static types, strict."""
+    _install(session, "types", "test")
+    session.run("mypy")
+
+
+@nox.session(reuse_venv=True)
+def tests(session: nox.Session) -> None:
+    """The tests; arguments go to pytest."""
+    _install(session, "test")
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session(reuse_venv=True, default=False)
+def slow(session: nox.Session) -> None:
+    """The claims that take minutes of training."""
+    _install(session, "test")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Wheel and source distribution in dist/."""
+    _build(session)
+
+
+@nox.session(reuse_venv=True, default=False)
+def demo(session: nox.Session) -> None:
+    """The main job from the built wheel: draw phantoms, train, test, say where the pictures are."""
+    wheel = _build(session)
+    session.install(*CONSTRAINTS, "--force-reinstall", "--no-deps", str(wheel))
+    session.install(*CONSTRAINTS, str(wheel))
+    for folder in ("data/demo", "runs/demo"):
+        shutil.rmtree(folder, ignore_errors=True)
+    session.run("hrcam-synth", "generate", "data/demo", "--config", "configs/synth/demo.yaml", "--workers", "2")
+    session.run("hrcam", "fit", "-c", "configs/demo.yaml")
+    session.run("hrcam", "test", "-c", "configs/demo.yaml", "--ckpt_path", "runs/demo/best.ckpt")
+
+
+def _build(session: nox.Session) -> Path:
+    session.install(*CONSTRAINTS, "build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", silent=True)
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()), silent=True)
+    (wheel,) = Path("dist").glob("*.whl")
+    return wheel
+
+
+if __name__ == "__main__":
+    sys.exit(nox.main())

@@ -1,0 +1,192 @@
+"""The command line: ``hrcam fit | validate | test | predict``."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+
+from hrcam_lightning import __version__
+from hrcam_lightning.callbacks import FusedMapPanels, LocalizationMetrics, MetricsFile, PredictionWriter
+from hrcam_lightning.data import LocalizationDataModule
+from hrcam_lightning.errors import InputError
+from hrcam_lightning.task import LocalizationTask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.cli import ArgsType
+
+
+class RunConfig(SaveConfigCallback):
+    """Write the resolved configuration of a training run to ``config.yaml`` in the run folder.
+
+    Lightning would write it to the logger's folder, which several loggers do not have in common.
+    """
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, for training only: a test of a run must not replace what it was trained with."""
+        if stage != "fit":
+            return
+        root = Path(trainer.default_root_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, root / "config.yaml", overwrite=True, multifile=self.multifile)
+
+
+class HrcamCLI(LightningCLI):
+    """A LightningCLI with the callbacks that make a run worth its name, and one folder a run."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks, each set by flat keys of its own."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LocalizationMetrics, "localization")
+        parser.add_lightning_class_args(FusedMapPanels, "fused_maps")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the command line, and look at the checkpoint before anything is built from it."""
+        super().parse_arguments(parser, args)
+        command = self.config["subcommand"]
+        path = self.config[command].get("ckpt_path")
+        if path is None and command != "fit":
+            raise InputError(f"{command} needs a trained network: give --ckpt_path, for example runs/demo/best.ckpt")
+        if path is not None and path not in ("best", "last", "hpc"):
+            _check_checkpoint(Path(path))
+
+    def before_instantiate_classes(self) -> None:
+        """Predictions go to disk alone, the table is `LocalizationMetrics`', and no checkpoint runs code of its own."""
+        settings = self.config[self.subcommand]
+        if settings["weights_only"] is None:
+            settings["weights_only"] = True
+        if self.subcommand == "predict":
+            settings["return_predictions"] = False
+        elif self.subcommand in ("validate", "test"):
+            settings["verbose"] = False
+
+    def before_fit(self) -> None:
+        """Refuse a run folder that cannot be written to before anything is computed."""
+        root = Path(self.trainer.default_root_dir)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{root}: cannot be made ({error.strerror}); choose another --trainer.default_root_dir"
+            ) from error
+
+    def after_fit(self) -> None:
+        """Say where the run lies."""
+        root = self.trainer.default_root_dir
+        self._say(f"Best checkpoint: {root}/best.ckpt   pictures: {root}/maps")
+
+    def after_validate(self) -> None:
+        """Say where the files are."""
+        self._say_where("val")
+
+    def after_test(self) -> None:
+        """Say where the files are."""
+        self._say_where("test")
+
+    def _say_where(self, stage: str) -> None:
+        folder = f"{self.trainer.default_root_dir}/{stage}"
+        self._say(f"Figures: {folder}/metrics.json and {folder}/cases.csv")
+        self._say(f"Pictures: {folder}/maps.png and {folder}/maps/")
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            Console().print(text, highlight=False, soft_wrap=True)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        args: Command line; that of the process if not given.
+
+    Raises:
+        InputError: If the data cannot be used.
+        jsonargparse.ArgumentError: If the command line or a configuration cannot be read.
+    """
+    # lightning 2.6 calls jsonargparse functions that version 5 will drop; nothing a user could act on.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # The run folder is also the checkpoints'; config.yaml stands there first.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+    HrcamCLI(
+        LocalizationTask,
+        LocalizationDataModule,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        save_config_callback=RunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults={
+            "default_root_dir": "runs/default",
+            "max_epochs": 20,
+            "logger": False,
+            "callbacks": [MetricsFile()],
+        },
+        parser_kwargs={"prog": "hrcam", "version": __version__, "exit_on_error": False},
+        auto_configure_optimizers=False,
+        args=list(args) if args is not None else None,
+    )
+
+
+def console() -> None:
+    """Entry point of the script: bad input is one sentence and exit code 2."""
+    try:
+        main()
+    except Exception as error:
+        cause = _bad_input(error)
+        if cause is None:
+            raise
+        sys.stderr.write(f"hrcam: error: {_sentence(cause)}\n")
+        sys.exit(2)
+
+
+def _check_checkpoint(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: is not a checkpoint, is damaged, or would run code when read") from error
+
+
+def _bad_input(error: BaseException) -> BaseException | None:
+    """The bad input that an error comes from; None if it is a fault of the program."""
+    known = (InputError, ArgumentError)
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, known):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error)
+    if "Original Traceback" in text:  # from a loader process; the sentence is the last line
+        text = text.rsplit("InputError: ", 1)[-1]
+    return " ".join(text.split())
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

@@ -1,0 +1,47 @@
+"""What data modules hand to the task: the batch and the layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+TaskKind = Literal["binary", "multiclass", "multilabel"]
+
+
+class Batch(TypedDict):
+    """A batch, the same for every data module.
+
+    Attributes:
+        image: (B, C, *S) float32.
+        label: (B,) class numbers, or (B, K) findings for a multilabel task.
+        mask: (B, K, *S) bool, the truth for each class. Empty for a case of the class means "not known".
+        case: Names, unique within a data set.
+        affine: Voxel to millimetres, one 4×4 a case; None for pictures, which have no place in space.
+    """
+
+    image: Tensor
+    label: NotRequired[Tensor]
+    mask: NotRequired[Tensor]
+    case: list[str]
+    affine: list[np.ndarray[tuple[int, int], np.dtype[np.float64]] | None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the data decide of a network. None: the data do not say (a prediction list has no labels).
+
+    Attributes:
+        task: Kind of label.
+        classes: Names of the K maps.
+        channels: Image channels.
+        dims: Spatial axes, 2 or 3.
+    """
+
+    task: TaskKind | None
+    classes: list[str] | None
+    channels: int
+    dims: int

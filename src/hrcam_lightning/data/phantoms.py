@@ -1,0 +1,130 @@
+"""Phantoms drawn as they are needed: nothing on disk, and fresh ones each epoch if asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from hrcam_lightning.data.contract import Layout
+from hrcam_lightning.data.module import EpochSampler, LocalizationDataModule, Sample, Split
+from hrcam_lightning.data.readers import Normalization, normalize
+from hrcam_lightning.errors import InputError
+from synth import Phantoms, PhantomSpec, SpecError
+
+
+class PhantomDataset(Dataset[Sample]):
+    """Phantoms by index.
+
+    Args:
+        phantoms: Where they are drawn.
+        first: Index of the first one.
+        count: How many there are. Indices beyond may be asked for all the same: phantoms are endless.
+        normalization: How an image is scaled by its own values.
+    """
+
+    def __init__(self, phantoms: Phantoms, first: int, count: int, normalization: Normalization) -> None:
+        self.phantoms = phantoms
+        self.first = first
+        self.count = count
+        self.normalization: Normalization = normalization
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        case = self.phantoms[self.first + index]
+        return {
+            "image": torch.from_numpy(normalize(case.image[None], self.normalization)),
+            "label": case.label,
+            "mask": torch.from_numpy(case.masks),
+            "case": case.name,
+            "affine": case.affine,
+        }
+
+
+class PhantomDataModule(LocalizationDataModule):
+    """Phantoms of a spec, the same as ``hrcam-synth generate`` writes for the same spec and seed.
+
+    The first epoch sees the set's training cases, validation and test see its validation and test cases. With `fresh`
+    every further epoch sees phantoms that were never drawn before.
+
+    Args:
+        spec: Path of the spec.
+        seed: Seed of the set; not that of the training run.
+        fresh: Draw new training phantoms each epoch.
+        counts: Cases of train, val and test; the spec's own if not given.
+        predict_split: Which cases `predict` takes.
+        normalization: How an image is scaled by its own values.
+        batch_size: Cases a batch.
+        num_workers: Loader processes.
+
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        seed: int = 0,
+        fresh: bool = False,
+        counts: dict[str, int] | None = None,
+        predict_split: Literal["train", "val", "test"] = "test",
+        normalization: Normalization = "zscore",
+        batch_size: int = 16,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers)
+        self.path = spec
+        self.seed = seed
+        self.fresh = fresh
+        self._counts = counts or {}
+        self.predict_split: Split = predict_split
+        self.normalization: Normalization = normalization
+
+    @cached_property
+    def spec(self) -> PhantomSpec:
+        """The spec, read when it is first asked for.
+
+        Raises:
+            InputError: If it cannot be used.
+        """
+        try:
+            return PhantomSpec.from_yaml(self.path)
+        except (SpecError, OSError) as error:
+            raise InputError(f"the spec {self.path} cannot be used: {error}") from error
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Cases of train, val and test."""
+        counts = {**self.spec.splits, **self._counts}
+        return {name: counts.get(name, 0) for name in ("train", "val", "test")}
+
+    @property
+    def layout(self) -> Layout:
+        """Task, classes and axes of the spec; one channel."""
+        return Layout(self.spec.task, list(self.spec.classes), channels=1, dims=len(self.spec.shape))
+
+    def dataset(self, split: Split | Literal["predict"]) -> PhantomDataset:
+        """The phantoms of a split.
+
+        Raises:
+            InputError: If the spec has no such split.
+        """
+        name = self.predict_split if split == "predict" else split
+        if self.counts[name] < 1:
+            raise InputError(
+                f"the spec '{self.spec.name}' has no cases in the split '{name}'; give --data.counts.{name}"
+            )
+        before = list(self.counts)[: list(self.counts).index(name)]
+        first = sum(self.counts[earlier] for earlier in before)
+        return PhantomDataset(Phantoms(self.spec, self.seed), first, self.counts[name], self.normalization)
+
+    def training_order(self) -> EpochSampler:
+        """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""
+        count, total = self.counts["train"], sum(self.counts.values())
+
+        def start(epoch: int) -> int:
+            return total + (epoch - 1) * count if self.fresh and epoch else 0
+
+        return EpochSampler(count, self._epoch, start)

@@ -1,0 +1,279 @@
+"""`cases.csv`: the one file that a user must bring."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, get_args
+
+from hrcam_lightning.data.contract import TaskKind
+from hrcam_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        name: Unique in the table.
+        image: Image file.
+        label: Class number, one 0 or 1 a class if multilabel; None where the table has no labels.
+        masks: Mask file by class name.
+        subject: Who was imaged; a subject is never in two splits.
+        split: ``train``, ``val`` or ``test``.
+    """
+
+    name: str
+    image: Path
+    label: int | tuple[int, ...] | None
+    masks: dict[str, Path] = field(default_factory=dict)
+    subject: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """A read table.
+
+    Attributes:
+        cases: Its rows.
+        task: Kind of label; None without labels.
+        classes: Names of the K maps; None without labels.
+    """
+
+    cases: tuple[Case, ...]
+    task: TaskKind | None
+    classes: list[str] | None
+
+
+def read_table(
+    path: Path,
+    task: TaskKind | None = None,
+    classes: Sequence[str] | None = None,
+    negative: str = "normal",
+    shares: Sequence[float] = (0.7, 0.15, 0.15),
+) -> CaseTable:
+    """Read a table of cases.
+
+    Columns: ``image`` and, for anything but prediction, ``label``; where there are any ``mask``, ``split``,
+    ``subject``, ``case``. Paths are relative to the table. A label is a class name or number, several joined by
+    ``|``. A mask is one file, or ``Class=path`` joined by ``|``.
+
+    What `task` and `classes` leave open is taken from a ``dataset.json`` beside the table, else from the labels:
+    several in a row make it multilabel, two different ones (or 0 and 1) binary, more multiclass.
+
+    Args:
+        path: CSV file.
+        task: Kind of label.
+        classes: Names of the K maps: the positive class alone if binary.
+        negative: Label of a case without any finding (binary and multilabel).
+        shares: Shares of train, val and test where the table has no ``split`` column: by subject, in the order of a
+            hash of its name, each label apart, so that the same table is always split alike.
+
+    Raises:
+        InputError: If the table cannot be used; names the row.
+    """
+    rows = _read_rows(path)
+    header = rows[0].keys()
+    if "image" not in header:
+        raise InputError(f"{path}: has no column 'image', only {', '.join(header)}; 'image' and 'label' are needed")
+    if "label" in header:
+        labels = [[part.strip() for part in row["label"].split("|")] for row in rows]
+        for number, row_labels in enumerate(labels, start=2):
+            if not all(row_labels):
+                raise InputError(f"{path}, line {number}: the label is empty; write a class, or '{negative}' for none")
+        known = _dataset_json(path)
+        if task is None:
+            task = known.get("task") or _guess_task(labels)
+        names = list(classes or known.get("classes") or _guess_classes(path, task, labels, negative))
+        encoded = [_encode(path, n, parts, task, names, negative) for n, parts in enumerate(labels, start=2)]
+    else:
+        task, names, encoded = None, [], [None] * len(rows)
+    cases = [
+        _case(path, number, row, label, task, names)
+        for number, (row, label) in enumerate(zip(rows, encoded, strict=True), start=2)
+    ]
+    _refuse_doubles(path, cases)
+    cases = _check_splits(path, cases) if "split" in header else _split(cases, shares)
+    return CaseTable(tuple(cases), task, names if task else None)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give a table of cases with --data.cases") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    reader = csv.DictReader(text.splitlines(), restval="")
+    rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
+    if not rows:
+        raise InputError(f"{path}: holds no cases; the first line names the columns, each further line is a case")
+    return rows
+
+
+def _dataset_json(path: Path) -> dict[str, object]:
+    beside = path.with_name("dataset.json")
+    if not beside.is_file():
+        return {}
+    try:
+        known = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{beside}: is not valid JSON ({error})") from error
+    if known.get("task") not in (None, *get_args(TaskKind)):
+        raise InputError(f"{beside}: task is {known['task']!r}; one of {', '.join(get_args(TaskKind))} is known")
+    return dict(known)
+
+
+def _guess_task(labels: list[list[str]]) -> TaskKind:
+    if any(len(parts) > 1 for parts in labels):
+        return "multilabel"
+    return "binary" if len({parts[0] for parts in labels}) <= 2 else "multiclass"
+
+
+def _guess_classes(path: Path, task: TaskKind, labels: list[list[str]], negative: str) -> list[str]:
+    found = sorted({part for parts in labels for part in parts})
+    if task == "multiclass":
+        return (
+            found
+            if not all(name.isdigit() for name in found)
+            else [str(n) for n in range(int(max(found, key=int)) + 1)]
+        )
+    if task == "binary" and set(found) <= {"0", "1"}:
+        return ["positive"]
+    positives = [name for name in found if name.lower() != negative.lower()]
+    if task == "binary" and len(positives) == 2:
+        first, second = positives
+        raise InputError(
+            f"{path}: the labels are '{first}' and '{second}': say which one means 'no disease', "
+            f"for example --data.negative {first}"
+        )
+    return positives or ["positive"]
+
+
+def _encode(
+    path: Path, line: int, parts: list[str], task: TaskKind, classes: list[str], negative: str
+) -> int | tuple[int, ...]:
+    numbers = []
+    for part in parts:
+        if task != "multiclass" and part.lower() == negative.lower():
+            continue
+        if part in classes:
+            numbers.append(classes.index(part))
+        elif task == "binary" and part in ("0", "1"):
+            numbers += [0] if part == "1" else []
+        elif task != "binary" and part.isdigit() and int(part) < len(classes):
+            numbers.append(int(part))
+        else:
+            known = ", ".join(classes if task == "multiclass" else [negative, *classes])
+            raise InputError(f"{path}, line {line}: the label '{part}' is unknown; known are {known}")
+    if task == "multilabel":
+        return tuple(int(k in numbers) for k in range(len(classes)))
+    if len(parts) > 1:
+        raise InputError(
+            f"{path}, line {line}: several labels in one case, but the task is {task}; use --data.task multilabel"
+        )
+    return len(numbers) if task == "binary" else numbers[0]
+
+
+def _case(
+    path: Path,
+    line: int,
+    row: dict[str, str],
+    label: int | tuple[int, ...] | None,
+    task: TaskKind | None,
+    classes: list[str],
+) -> Case:
+    if not row["image"]:
+        raise InputError(f"{path}, line {line}: the image is empty")
+    image = path.parent / row["image"]
+    name = row.get("case") or row["image"].replace("\\", "/")
+    masks = _masks(path, line, row.get("mask", ""), label, task, classes)
+    for file in (image, *masks.values()):
+        if not file.is_file():
+            raise InputError(f"{path}, line {line}: {file} does not exist; paths are relative to the table")
+    return Case(name, image, label, masks, row.get("subject") or name, row.get("split", ""))
+
+
+def _masks(
+    path: Path,
+    line: int,
+    text: str,
+    label: int | tuple[int, ...] | None,
+    task: TaskKind | None,
+    classes: list[str],
+) -> dict[str, Path]:
+    if not text or label is None:
+        return {}
+    present = _present(label, task, classes)
+    masks: dict[str, Path] = {}
+    for part in text.split("|"):
+        name, sign, file = part.partition("=")
+        if not sign or name not in classes:
+            if len(present) > 1:
+                raise InputError(
+                    f"{path}, line {line}: the case has several classes: say whose mask '{part}' is, as Class=path"
+                )
+            # A case of no class may bring a mask, which must then be empty: checked when it is read.
+            name, file = (present or classes)[0], part
+        if name in masks:
+            raise InputError(f"{path}, line {line}: two masks for class {name}; join them into one file")
+        masks[name] = path.parent / file.strip()
+    return masks
+
+
+def _present(label: int | tuple[int, ...], task: TaskKind | None, classes: list[str]) -> list[str]:
+    if isinstance(label, tuple):
+        return [name for name, there in zip(classes, label, strict=True) if there]
+    return (classes if label else []) if task == "binary" else [classes[label]]
+
+
+def _refuse_doubles(path: Path, cases: list[Case]) -> None:
+    seen: set[str] = set()
+    for case in cases:
+        if case.name in seen:
+            raise InputError(
+                f"{path}: the case '{case.name}' stands in it twice; give each row a name of its own in a column 'case'"
+            )
+        seen.add(case.name)
+
+
+def _check_splits(path: Path, cases: list[Case]) -> list[Case]:
+    home: dict[str, str] = {}
+    for line, case in enumerate(cases, start=2):
+        if case.split not in SPLITS:
+            raise InputError(f"{path}, line {line}: the split is '{case.split}'; one of {', '.join(SPLITS)} is needed")
+        if home.setdefault(case.subject, case.split) != case.split:
+            raise InputError(
+                f"{path}, line {line}: the subject '{case.subject}' is in {home[case.subject]} and in {case.split}; "
+                "keep each subject in one split"
+            )
+    return cases
+
+
+def _split(cases: list[Case], shares: Sequence[float]) -> list[Case]:
+    if len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0:
+        raise InputError(f"data.shares is {list(shares)}; three shares for train, val and test are needed")
+    first_label: dict[str, object] = {}
+    for case in cases:
+        first_label.setdefault(case.subject, case.label)
+    strata: dict[object, list[str]] = defaultdict(list)
+    for subject, label in first_label.items():
+        strata[label].append(subject)
+    home: dict[str, str] = {}
+    total = sum(shares)
+    for subjects in strata.values():
+        subjects.sort(key=lambda subject: hashlib.sha256(subject.encode()).digest())
+        ends = [round(len(subjects) * sum(shares[: n + 1]) / total) for n in range(3)]
+        for rank, subject in enumerate(subjects):
+            home[subject] = SPLITS[next(n for n, end in enumerate(ends) if rank < end)]
+    return [replace(case, split=home[case.subject]) for case in cases]

@@ -1,0 +1,140 @@
+"""Backbone, decoder and pooling: logits and class maps from one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from hrcam_lightning.errors import InputError
+from hrcam_lightning.geometry import Resampling, resample, resampled_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hrcam_lightning.backbones import Backbone
+    from hrcam_lightning.decoders import Decoder
+    from hrcam_lightning.pooling import Pooling
+
+
+@dataclass  # not frozen: Lightning walks through what a step returns
+class LocalizationOutput:
+    """What a model says of a batch, the same in training and evaluation, always float32.
+
+    ``pooling(maps) + bias == logits`` for every pooling. With mean pooling the maps are the published form, without
+    bias; with any other pooling the bias stands inside of the maps and `bias` is 0, so that a map's value is the
+    logit that a pixel alone would give the image.
+
+    Attributes:
+        logits: (B, K).
+        maps: (B, K, *S), raw logit units at image resolution.
+        level_maps: For each level of the decoder (B, K, *S_l), at the level's own resolution, without bias. Of the
+            unflipped image where views are averaged.
+        bias: (K,), what the logits have beyond the pooled maps.
+    """
+
+    logits: Tensor
+    maps: Tensor
+    level_maps: tuple[Tensor, ...]
+    bias: Tensor
+
+
+class LocalizationModel(nn.Module):
+    """A classifier that also says where.
+
+    Args:
+        backbone: Features fine to coarse, with their geometry.
+        decoder: Features to score maps.
+        pooling: Maps to logits.
+        resampling: Where the cells of a level are taken to lie, see `hrcam_lightning.geometry`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        pooling: Pooling,
+        resampling: Resampling = "receptive_field",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.pooling = pooling
+        self.resampling: Resampling = resampling
+
+    def forward(self, images: Tensor) -> LocalizationOutput:
+        """Logits and maps of images (B, C, *S).
+
+        Raises:
+            InputError: If the images do not fit the network.
+        """
+        level_maps = self._level_maps(images)
+        with _float32(images):
+            maps = self.fuse(level_maps, images.shape[2:])
+            if self.pooling.additive:
+                logits = self._mean_logits(level_maps, images.shape[2:])
+                bias = self.decoder.bias.float()
+            else:
+                maps = maps + self.decoder.bias.float().view(-1, *(1,) * self.backbone.dims)
+                logits = self.pooling(maps)
+                bias = torch.zeros_like(self.decoder.bias, dtype=torch.float32)
+        return LocalizationOutput(logits, maps, tuple(level_maps), bias)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) alone. With mean pooling nothing is upsampled; any other pooling needs the maps.
+
+        Raises:
+            InputError: If the images do not fit the network.
+        """
+        if not self.pooling.additive:
+            return self(images).logits  # type: ignore[no-any-return]
+        level_maps = self._level_maps(images)
+        with _float32(images):
+            return self._mean_logits(level_maps, images.shape[2:])
+
+    def upsample(self, level_map: Tensor, index: int, size: tuple[int, ...] | torch.Size) -> Tensor:
+        """Bring the score map of the decoder's level `index` (B, K, *S_l) to the image's `size`."""
+        return resample(level_map, self.decoder.levels[index], size, self.resampling)
+
+    def fuse(self, level_maps: list[Tensor], size: tuple[int, ...] | torch.Size) -> Tensor:
+        """Sum of the level maps at image resolution (B, K, *S), without bias."""
+        first, *rest = (self.upsample(level_map, index, size) for index, level_map in enumerate(level_maps))
+        return sum(rest, start=first)
+
+    def _level_maps(self, images: Tensor) -> list[Tensor]:
+        _check(images, self.backbone)
+        features = self.backbone(images)
+        # Half precision has 8 to 11 bits: enough for features, too coarse for evidence, where ties decide the peak.
+        with _float32(images):
+            return self.decoder([feature.float() for feature in features])  # type: ignore[no-any-return]
+
+    def _mean_logits(self, level_maps: list[Tensor], size: torch.Size) -> Tensor:
+        means = [
+            resampled_mean(level_map, level, size, self.resampling)
+            for level_map, level in zip(level_maps, self.decoder.levels, strict=True)
+        ]
+        return torch.stack(means).sum(0) + self.decoder.bias.float()
+
+
+def _float32(like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _check(images: Tensor, backbone: Backbone) -> None:
+    if images.ndim != backbone.dims + 2:
+        raise InputError(
+            f"the network takes {backbone.dims}D images, but got a batch of shape {tuple(images.shape)}; "
+            "(batch, channel, axes...) is expected"
+        )
+    if images.shape[1] != backbone.channels:
+        raise InputError(f"the network takes {backbone.channels} channels, but the images have {images.shape[1]}")
+    deepest = backbone.levels[-1].stride
+    if any(size < stride for size, stride in zip(images.shape[2:], deepest, strict=True)):
+        needed = " x ".join(f"{stride:g}" for stride in deepest)
+        got = " x ".join(str(size) for size in images.shape[2:])
+        raise InputError(
+            f"images of {got} are smaller than the network's deepest stride, {needed}: "
+            "use larger images or fewer levels (for example --model.backbone.depth 3)"
+        )

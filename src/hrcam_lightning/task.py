@@ -1,0 +1,238 @@
+"""The Lightning module: one shared step, a loss on image labels alone, and agreement between views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch.optim import AdamW, Optimizer
+
+from hrcam_lightning.backbones import Backbone, ConvPyramid
+from hrcam_lightning.decoders import HRCAM, Decoder
+from hrcam_lightning.errors import InputError
+from hrcam_lightning.model import LocalizationModel, LocalizationOutput
+from hrcam_lightning.pooling import MaxPooling, Pooling
+from hrcam_lightning.schedules import Schedule, scheduler_config
+from hrcam_lightning.views import View, ViewKind, average_views, disagreement, draw_view, flip_views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+    from torch import Tensor
+
+    from hrcam_lightning.data.contract import Batch, TaskKind
+    from hrcam_lightning.geometry import Level, Resampling
+
+
+class StepOutput(TypedDict):
+    """What a validation, test or prediction step hands to the callbacks."""
+
+    output: LocalizationOutput
+
+
+class LocalizationTask(LightningModule):
+    """Train a classifier on image labels, and have it say where.
+
+    What the data decide (`task`, `classes`, `channels`, `dims`) is taken from the data module when the run starts
+    and is kept in the checkpoint; give it here to build the network at once.
+
+    The defaults are our recipe: HR-CAM, max pooling, receptive-field resampling, agreement between views, views
+    averaged at evaluation. The published forms switch the last three off.
+
+    Args:
+        task: ``binary`` (one logit), ``multiclass`` (softmax) or ``multilabel`` (a sigmoid a class).
+        classes: Names of the K maps.
+        channels: Image channels.
+        dims: Spatial axes, 2 or 3.
+        backbone: Makes the backbone from (channels, dims).
+        decoder: Makes the decoder from (the backbone's levels, K).
+        pooling: Makes the pooling of maps into logits.
+        resampling: Where the cells of a level are taken to lie.
+        consistency: Weight of the disagreement between the map of an image and of a view of it; 0 trains without views.
+        consistency_ramp: Share of the run over which that weight rises from 0: at full weight from the first step the
+            network learns to agree before it has anything to agree on.
+        views: What a training view may be made of.
+        view_averaging: Average maps over all flips in validation, test and prediction.
+        optimizer: Makes the optimiser from the parameters.
+        lr_scheduler: ``constant``, ``cosine`` or ``one_cycle`` over the whole run, or makes a torch scheduler from the
+            optimiser, stepped at every epoch.
+    """
+
+    def __init__(
+        self,
+        task: TaskKind | None = None,
+        classes: list[str] | None = None,
+        channels: int | None = None,
+        dims: int | None = None,
+        backbone: Callable[[int, int], Backbone] = ConvPyramid,
+        decoder: Callable[[Sequence[Level], int], Decoder] = HRCAM,
+        pooling: Callable[[], Pooling] = MaxPooling,
+        resampling: Resampling = "receptive_field",
+        consistency: float = 1.0,
+        consistency_ramp: float = 0.4,
+        views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
+        view_averaging: bool = True,
+        optimizer: Callable[[Any], Optimizer] = AdamW,
+        lr_scheduler: Schedule | Callable[[Optimizer], Any] = "one_cycle",
+    ) -> None:
+        super().__init__()
+        if consistency < 0:
+            raise InputError(f"model.consistency is {consistency}, but a weight must not be negative")
+        if not 0 <= consistency_ramp <= 1:
+            raise InputError(f"model.consistency_ramp is {consistency_ramp}, but is a share of the run, 0 to 1")
+        self.save_hyperparameters()
+        self.task, self.classes, self.channels, self.dims = task, classes, channels, dims
+        self.make_optimizer = optimizer
+        self.make_backbone, self.make_decoder, self.make_pooling = backbone, decoder, pooling
+        self.resampling: Resampling = resampling
+        self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
+        self.view_averaging = view_averaging
+        self.lr_scheduler = lr_scheduler
+        self.model: LocalizationModel | None = None
+        self.thresholds: Tensor
+        if None not in (task, classes, channels, dims):
+            self._build()
+
+    # --- what the data decide
+
+    def configure_model(self) -> None:
+        """Build the network for the data at hand, or check that it was made for such data.
+
+        Raises:
+            InputError: If a checkpoint's classes, task or image kind are not those of the data.
+        """
+        # Not self.trainer: it raises where there is none, as in load_from_checkpoint.
+        layout = getattr(getattr(self._trainer, "datamodule", None), "layout", None)
+        if layout is not None:
+            for name in ("task", "classes", "channels", "dims"):
+                own, theirs = getattr(self, name), getattr(layout, name)
+                if own is None:
+                    setattr(self, name, theirs)
+                elif theirs is not None and own != theirs:
+                    raise InputError(
+                        f"the model is made for {name} {own}, but the data have {theirs}: use the data that it was "
+                        f"trained for, or set --data.{name} where the data module has it"
+                    )
+        if self.model is None:
+            missing = [name for name in ("task", "classes", "channels", "dims") if getattr(self, name) is None]
+            if missing:
+                raise InputError(f"the data do not say {', '.join(missing)}: give --model.{missing[0]}")
+            self._build()
+
+    def _build(self) -> None:
+        assert self.classes is not None
+        assert self.channels is not None
+        assert self.dims is not None
+        if self.task == "binary" and len(self.classes) != 1:
+            raise InputError(f"a binary task has one map, but classes is {self.classes}: use multilabel or multiclass")
+        self.hparams.update(task=self.task, classes=self.classes, channels=self.channels, dims=self.dims)
+        backbone = self.make_backbone(self.channels, self.dims)
+        decoder = self.make_decoder(backbone.levels, len(self.classes))
+        self.model = LocalizationModel(backbone, decoder, self.make_pooling(), self.resampling)
+        # Map values from which a lesion counts as found; set on validation cases, kept in the checkpoint.
+        self.register_buffer("thresholds", torch.full((len(self.classes),), torch.nan))
+
+    @property
+    def network(self) -> LocalizationModel:
+        """The network, once the data or the arguments have decided its shape.
+
+        Raises:
+            InputError: If they have not.
+        """
+        if self.model is None:
+            raise InputError(
+                "the network is not built yet: give task, classes, channels and dims, or run it by a Trainer"
+            )
+        return self.model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the settings that are plain data.
+
+        Under the command line all of them are. From Python the parts are classes or functions; a checkpoint that loads
+        without running code cannot hold these, so they are given again when it is loaded.
+        """
+        settings = checkpoint["hyper_parameters"]
+        checkpoint["hyper_parameters"] = {name: value for name, value in settings.items() if not callable(value)}
+
+    # --- steps
+
+    def forward(self, images: Tensor) -> LocalizationOutput:
+        """Logits and maps of images (B, C, *S), averaged over flips in evaluation if asked for."""
+        if self.view_averaging and not self.training:
+            return average_views(self.network, images, flip_views(images.ndim - 2))
+        return self.network(images)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of the batch and, with `consistency`, of a view of it, plus their disagreement."""
+        images, labels = batch["image"], batch["label"]
+        size = len(images)
+        if not self.consistency:
+            loss = self.loss(self.network(images).logits, labels)
+            self.log("train/loss", loss, batch_size=size, on_step=False, on_epoch=True)
+            return loss
+        view = self._draw_view(images)
+        output: LocalizationOutput = self.network(_cat(images, view.apply(images)))
+        loss = self.loss(output.logits, torch.cat([labels, labels]))
+        keep = view.seam(images.shape[2:], images.device)
+        gap = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
+        self.log("train/loss", loss, batch_size=size, on_step=False, on_epoch=True)
+        self.log("train/disagreement", gap, batch_size=size, on_step=False, on_epoch=True)
+        return loss + self._consistency_weight() * gap
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Maps for the callbacks; logs ``val/loss``, which picks the best checkpoint: image labels only."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Maps for the callbacks."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Maps for the callbacks; the labels are not looked at."""
+        return {"output": self(batch["image"])}
+
+    def _evaluate(self, batch: Batch, stage: str) -> StepOutput:
+        output: LocalizationOutput = self(batch["image"])
+        loss = self.loss(output.logits, batch["label"])
+        self.log(f"{stage}/loss", loss, batch_size=len(batch["image"]), sync_dist=True, prog_bar=stage == "val")
+        return {"output": output}
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, K) against labels (B,) class numbers, or (B, K) findings if multilabel."""
+        if self.task == "multiclass":
+            return F.cross_entropy(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of each class, (B, K)."""
+        return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimiser and schedule, both from the configuration."""
+        optimizer = self.make_optimizer(self.parameters())
+        steps = self.trainer.estimated_stepping_batches
+        return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.lr_scheduler, optimizer, steps)}
+
+    # --- views
+
+    def _draw_view(self, images: Tensor) -> View:
+        # From the run's seed and the step: the same after a restart, and the same on every process.
+        generator = torch.Generator().manual_seed((torch.initial_seed() * 1_000_003 + self.global_step) % 2**63)
+        strides = self.network.backbone.levels[-1].stride
+        max_shift = [int(stride // 2) - 1 if stride > 2 else 1 for stride in strides]
+        return draw_view(images.shape[2:], self.views, max_shift, generator)
+
+    def _consistency_weight(self) -> float:
+        if not self.consistency_ramp:
+            return self.consistency
+        done = self.global_step / self.trainer.estimated_stepping_batches
+        return self.consistency * min(1.0, done / self.consistency_ramp)
+
+
+def _cat(images: Tensor, views: Tensor) -> Tensor:
+    if images.shape != views.shape:
+        raise InputError(f"a view of images {tuple(images.shape)} has another shape, {tuple(views.shape)}")
+    return torch.cat([images, views])

@@ -1,0 +1,191 @@
+"""``hrcam-synth``: generate, verify and preview sets of phantoms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from synth.dataset import generate, ordered, share
+from synth.files import DatasetError
+from synth.phantom import Phantoms
+from synth.reading import SpecError
+from synth.spec import PhantomSpec, Splits
+from synth.verify import open_set, problems
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+SHOWN_PROBLEMS = 5
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave with one sentence, without the usage."""
+        raise SpecError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    try:
+        arguments = _parser().parse_args(argv)
+        message: str = arguments.run(arguments)
+    except (SpecError, DatasetError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except BrokenProcessPool:
+        return _fail("a worker was killed (out of memory?): continue with --resume and fewer --workers")
+    except KeyboardInterrupt:
+        return _fail("interrupted: continue with --resume", code=130)
+    sys.stdout.write(f"{message}\n")
+    return 0
+
+
+def console() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    sys.exit(main())
+
+
+def _fail(sentence: str, code: int = 2) -> int:
+    sys.stderr.write(f"hrcam-synth: error: {' '.join(sentence.split())}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hrcam-synth", description="Phantoms of known truth")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("generate", help="write a set: images, masks and tables")
+    command.add_argument("out", type=Path, metavar="OUT", help="folder, new or empty")
+    command.add_argument("--config", type=Path, required=True, metavar="SPEC", help="specification (YAML)")
+    command.add_argument("--seed", type=_natural, default=0, metavar="N")
+    size = command.add_mutually_exclusive_group()
+    size.add_argument("--cases", type=_natural, metavar="N", help="cases in all, in the proportions of SPEC")
+    size.add_argument("--splits", metavar="train=N,val=N,test=N", help="cases in each split")
+    command.add_argument("--workers", type=_natural, default=1, metavar="N", help="processes (default 1)")
+    command.add_argument("--resume", action="store_true", help="complete an interrupted set")
+    _add_overrides(command)
+    command.set_defaults(run=_generate)
+
+    command = commands.add_parser("verify", help="check every hash, geometry, mask and label of a set")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("preview", help="draw a contact sheet of a specification or a set")
+    command.add_argument("source", type=Path, metavar="SPEC_OR_DIR")
+    command.add_argument("-o", "--out", type=Path, default=Path("preview.png"), metavar="PNG")
+    command.add_argument("--cases", type=_natural, default=16, metavar="N")
+    command.add_argument("--seed", type=_natural, default=0, metavar="N", help="of what SPEC draws")
+    _add_overrides(command)
+    command.set_defaults(run=_preview)
+    return parser
+
+
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    text = "replace a value of SPEC, as in --set lesions.lesion.dprime=[4,6]"
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _generate(arguments: argparse.Namespace) -> str:
+    spec = _spec(arguments.config, arguments.overrides)
+    splits = _splits(arguments.splits) if arguments.splits else dict(spec.splits)
+    if arguments.cases is not None:
+        if arguments.cases == 0:
+            raise SpecError("is 0 but must be at least 1", key="--cases")
+        splits = share(splits, arguments.cases)
+    if arguments.workers == 0:
+        raise SpecError("is 0 but must be at least 1", key="--workers")
+    splits = ordered(splits)
+    with _progress("generate") as update:
+        made = generate(
+            arguments.out,
+            spec,
+            seed=arguments.seed,
+            splits=splits,
+            workers=arguments.workers,
+            resume=arguments.resume,
+            on_case=update,
+        )
+    text = ", ".join(f"{name} {count}" for name, count in splits.items())
+    if not made:
+        return f"{arguments.out} is complete already: {sum(splits.values())} cases ({text})"
+    return f"{arguments.out}: {sum(splits.values())} cases ({text})"
+
+
+def _verify(arguments: argparse.Namespace) -> str:
+    with _progress("verify") as update:
+        found = problems(arguments.folder, update)
+    if found:
+        rest = len(found) - SHOWN_PROBLEMS
+        text = "; ".join(found[:SHOWN_PROBLEMS]) + (f"; and {rest} more" if rest > 0 else "")
+        raise DatasetError(f"{arguments.folder} has {len(found)} problems: {text}")
+    stored = open_set(arguments.folder)
+    return f"{arguments.folder}: {len(stored.cases)} cases as generated, hash {stored.info['hash'][:16]}"
+
+
+def _preview(arguments: argparse.Namespace) -> str:
+    if arguments.cases == 0:
+        raise SpecError("is 0 but must be at least 1", key="--cases")
+    from synth import preview  # here, so that generating, and each of its workers, starts without matplotlib
+
+    if arguments.source.is_dir():
+        found = open_set(arguments.source)
+        spec, pictures = found.spec, preview.stored(found, arguments.cases)
+    else:
+        spec = _spec(arguments.source, arguments.overrides)
+        pictures = preview.drawn(Phantoms(spec, arguments.seed), arguments.cases)
+    preview.contact_sheet(pictures, arguments.out, spec.spacing_mm)
+    return str(arguments.out)
+
+
+def _spec(path: Path, overrides: Sequence[str]) -> PhantomSpec:
+    values: dict[str, object] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise SpecError(f"is {text!r} but must be KEY=VALUE", key="--set")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SpecError(f"is {text!r}, whose value is not YAML", key="--set") from None
+    return PhantomSpec.from_yaml(path, values)
+
+
+def _splits(text: str) -> Splits:
+    pairs: Mapping[str, str] = {name: count for name, _, count in (part.partition("=") for part in text.split(","))}
+    for count in pairs.values():
+        if not count.isdecimal():
+            raise SpecError(f"is {text!r} but must be like train=100,val=20,test=20", key="--splits")
+    return {name.strip(): int(count) for name, count in pairs.items()}
+
+
+class _Update(Protocol):
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[_Update]:
+    """Show a bar on a terminal, and nothing where the output is kept."""
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update

@@ -1,0 +1,140 @@
+"""The parts of a specification: anatomy, texture, noise and lesions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from synth.reading import SpecError, require
+
+Range = tuple[float, float]
+AMPLITUDES = ("dprime", "cnr", "delta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformAnatomy:
+    """Tissue everywhere, of one intensity: the anatomy in which d′ is exact."""
+
+    kind: Literal["uniform"] = "uniform"
+    tissue: float = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadAnatomy:
+    """A head: bright skull, dark rim of fluid, tissue and two dark ventricles.
+
+    Attributes:
+        size: extent of the turned head, as a fraction of the in-plane field.
+        aspect: width over length.
+        rotation_deg: range of the rotation about each axis, degrees.
+        shift: largest displacement from the middle of the field along each axis, as a fraction of the field.
+        ventricles: scale of the ventricles, 1 for ordinary ones.
+        skull, fluid, tissue, ventricle: intensities.
+    """
+
+    kind: Literal["head"] = "head"
+    size: Range = (0.82, 0.92)
+    aspect: Range = (0.76, 0.88)
+    rotation_deg: Range = (-15.0, 15.0)
+    shift: float = 0.03
+    ventricles: Range = (0.8, 1.2)
+    skull: float = 1.0
+    fluid: float = 0.25
+    tissue: float = 0.6
+    ventricle: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.size[0] > 0, "size", self.size, "be above 0")
+        require(self.aspect[0] > 0 and self.aspect[1] <= 1, "aspect", self.aspect, "lie above 0 and at most at 1")
+        require(self.shift >= 0, "shift", self.shift, "be at least 0")
+        require(self.size[1] + 2 * self.shift <= 1, "size", self.size, f"leave room for the shift of {self.shift}")
+        inside = self.ventricles[0] > 0 and self.ventricles[1] <= 1.5
+        require(inside, "ventricles", self.ventricles, "lie above 0 and at most at 1.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One part of a texture: standard deviation and correlation length (of a Gaussian covariance)."""
+
+    sd: float
+    length_mm: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.sd >= 0, "sd", self.sd, "be at least 0")
+        require(self.length_mm > 0, "length_mm", self.length_mm, "be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureSpec:
+    """Stationary Gaussian texture: the sum of independent components."""
+
+    components: tuple[Component, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSpec:
+    """Noise of the acquisition; ``sd`` is that of each Gaussian channel, in intensity units."""
+
+    kind: Literal["gaussian", "rician"] = "gaussian"
+    sd: float = 0.03
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        require(self.sd > 0, "sd", self.sd, "be above 0, for without noise d′ has no meaning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionSpec:
+    """One class of lesion. Exactly one of ``dprime``, ``cnr`` and ``delta`` sets how subtle it is.
+
+    Attributes:
+        radius_mm: radius of the ball of equal volume (disc of equal area in 2D).
+        dprime: detectability of the lesion known exactly, in the stationary texture and the noise.
+        cnr: peak change over the standard deviation of texture and noise together.
+        delta: peak change, in intensity units and unsigned.
+        edge_mm: half-width of the soft edge.
+        elongation: longest over shortest semi-axis.
+        polarity: whether the lesion is brighter or darker than its tissue.
+        count: number of lesions of the class in a case that has it.
+        family: shape of the lesion.
+    """
+
+    radius_mm: Range
+    dprime: Range | None = None
+    cnr: Range | None = None
+    delta: Range | None = None
+    edge_mm: float = 1.0
+    elongation: Range = (1.0, 1.0)
+    polarity: Literal["bright", "dark"] = "bright"
+    count: tuple[int, int] = (1, 1)
+    family: Literal["ellipsoid"] = "ellipsoid"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        given = [name for name in AMPLITUDES if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = f"sets {' and '.join(given)}" if given else "sets none of them"
+            raise SpecError(f"{got} but must set exactly one of {', '.join(AMPLITUDES)}")
+        require(self.amplitude[0] >= 0, given[0], self.amplitude, "be at least 0 (darkness is set by polarity)")
+        require(self.radius_mm[0] > 0, "radius_mm", self.radius_mm, "be above 0")
+        require(self.edge_mm >= 0, "edge_mm", self.edge_mm, "be at least 0")
+        require(self.elongation[0] >= 1, "elongation", self.elongation, "be at least 1")
+        require(self.count[0] >= 1, "count", self.count, "be at least 1")
+
+    @property
+    def control(self) -> str:
+        """Name of the quantity that sets the subtlety."""
+        return next(name for name in AMPLITUDES if getattr(self, name) is not None)
+
+    @property
+    def amplitude(self) -> Range:
+        """Range of the quantity that sets the subtlety."""
+        value: Range = getattr(self, self.control)
+        return value
+
+    def semi_axes(self, radius_mm: float, elongation: float, dimensions: int) -> tuple[float, ...]:
+        """Return the semi-axes in mm, longest first, of the ellipsoid of that volume and elongation."""
+        short = radius_mm * elongation ** (-1 / dimensions)
+        return (short * elongation, *[short] * (dimensions - 1))

@@ -1,0 +1,152 @@
+"""What to draw: the specification of a set of phantoms, read from and written to YAML."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from synth.parts import HeadAnatomy, LesionSpec, NoiseSpec, TextureSpec, UniformAnatomy
+from synth.reading import SpecError, plain, read, require, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Splits = dict[str, int]
+SPLITS = ("train", "val", "test")
+NORMAL = "normal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomSpec:
+    """A whole set of phantoms.
+
+    Attributes:
+        shape: voxels along each of 2 or 3 axes.
+        spacing_mm: size of a voxel along each axis.
+        lesions: the lesion classes, by name.
+        prevalence: probability that a case is abnormal; multilabel: that it has a class, each class alone.
+        splits: default number of cases in each split.
+    """
+
+    name: str
+    task: Literal["binary", "multiclass", "multilabel"]
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    lesions: dict[str, LesionSpec]
+    purpose: str = ""
+    prevalence: float = 0.5
+    splits: Splits = field(default_factory=lambda: {"train": 400, "val": 50, "test": 50})
+    anatomy: UniformAnatomy | HeadAnatomy = field(default_factory=UniformAnatomy)
+    texture: TextureSpec = field(default_factory=TextureSpec)
+    noise: NoiseSpec = field(default_factory=NoiseSpec)
+
+    def __post_init__(self) -> None:
+        """Check what the parts cannot check alone."""
+        require(len(self.shape) in (2, 3), "shape", self.shape, "have 2 or 3 axes")
+        require(min(self.shape) >= 4, "shape", self.shape, "be at least 4 along each axis")
+        matching = len(self.spacing_mm) == len(self.shape)
+        require(matching, "spacing_mm", self.spacing_mm, f"have one value for each of the {len(self.shape)} axes")
+        require(min(self.spacing_mm) > 0, "spacing_mm", self.spacing_mm, "be above 0")
+        require(0 <= self.prevalence <= 1, "prevalence", self.prevalence, "lie between 0 and 1")
+        check_splits(self.splits)
+        one = len(self.lesions) == 1 if self.task == "binary" else len(self.lesions) >= 1
+        rule = "name exactly one class for the task binary" if self.task == "binary" else "name a class"
+        require(one, "lesions", sorted(self.lesions), rule)
+        for name, lesion in self.lesions.items():
+            if name == NORMAL or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                rule = f"be made of letters, digits, _ and -, and not be {NORMAL!r}"
+                raise SpecError(f"is not a class name: it must {rule}", key=f"lesions.{name}")
+            self._check_size(f"lesions.{name}", lesion)
+
+    def _check_size(self, key: str, lesion: LesionSpec) -> None:
+        dimensions = len(self.shape)
+        shortest = lesion.semi_axes(lesion.radius_mm[0], lesion.elongation[1], dimensions)[-1]
+        longest = lesion.semi_axes(lesion.radius_mm[1], lesion.elongation[1], dimensions)[0]
+        rule = f"be at most the shortest semi-axis, {shortest:.3g} mm"
+        require(lesion.edge_mm <= shortest, f"{key}.edge_mm", lesion.edge_mm, rule)
+        half = max(self.spacing_mm) / 2
+        rule = f"keep the shortest semi-axis, {shortest:.3g} mm, at or above half a voxel, {half:.3g} mm"
+        require(shortest >= half, f"{key}.radius_mm", lesion.radius_mm, rule)
+        field_mm = min((n - 1) * step for n, step in zip(self.shape, self.spacing_mm, strict=True))
+        width = 2 * (longest + lesion.edge_mm)
+        rule = f"fit the field: at its longest it spans {width:.3g} mm of {field_mm:.3g} mm"
+        require(width <= field_mm, f"{key}.radius_mm", lesion.radius_mm, rule)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K channels of masks and maps."""
+        names = tuple(self.lesions)
+        return (NORMAL, *names) if self.task == "multiclass" and self.prevalence < 1 else names
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names that a label may hold."""
+        return (NORMAL, *self.lesions) if self.task == "binary" else self.classes
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> PhantomSpec:
+        """Build a specification from plain data.
+
+        Raises:
+            SpecError: an unknown or missing key, a value of the wrong type or out of its range.
+        """
+        spec: PhantomSpec = read(cls, values)
+        return spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that :meth:`from_dict` takes back."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Mapping[str, object] | None = None) -> PhantomSpec:
+        """Read a specification from YAML.
+
+        Args:
+            path: the file.
+            overrides: values that replace the file's, by dotted key: ``{"lesions.lesion.dprime": [4, 6]}``.
+
+        Raises:
+            SpecError: not YAML, or not a valid specification.
+            OSError: the file cannot be read.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SpecError(f"is not valid YAML: {' '.join(str(error).split())}", key=str(path)) from None
+        for key, value in (overrides or {}).items():
+            _override(values, key, value)
+        return cls.from_dict(values)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write the specification as YAML."""
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True)
+        Path(path).write_text(text, encoding="utf-8")
+
+
+def check_splits(splits: Mapping[str, int], key: str = "splits") -> None:
+    """Check names and numbers of the splits.
+
+    Raises:
+        SpecError: an unknown split, a negative number, or no case at all.
+    """
+    for name, count in splits.items():
+        if name not in SPLITS:
+            raise unknown(name, key, SPLITS)
+        require(count >= 0, f"{key}.{name}", count, "be at least 0")
+    require(sum(splits.values()) > 0, key, dict(splits), "hold at least one case")
+
+
+def _override(values: object, key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(values, dict):
+            break
+        values = values.setdefault(parent, {})
+    if not isinstance(values, dict):
+        raise SpecError("cannot be set: what it lies in is not a mapping", key=key)
+    values[last] = value

@@ -1,0 +1,163 @@
+"""Whether a set on disk is still what was generated."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from synth.dataset import (
+    CASE_COLUMNS,
+    IMAGES,
+    INDEX,
+    JOURNAL,
+    MASKS,
+    OnCase,
+    count,
+    ignore,
+    lesion_columns,
+    set_hash,
+)
+from synth.files import DatasetError, Voxels, case_hash, read_nifti
+from synth.grid import Grid
+from synth.spec import NORMAL, PhantomSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+Row = dict[str, str]
+
+
+class StoredSet(NamedTuple):
+    """The tables of a set.
+
+    Attributes:
+        folder: where it lies.
+        info: content of ``dataset.json``.
+        spec: what it was drawn from.
+        cases: rows of ``cases.csv``.
+        lesions: rows of ``lesions.csv`` by case.
+    """
+
+    folder: Path
+    info: Mapping[str, Any]
+    spec: PhantomSpec
+    cases: Sequence[Row]
+    lesions: Mapping[str, Sequence[Row]]
+
+    def masks(self, row: Row) -> dict[str, Path]:
+        """Return the mask files of a case by class."""
+        if not row["mask"]:
+            return {}
+        if len(self.spec.classes) == 1:
+            return {self.spec.classes[0]: self.folder / row["mask"]}
+        pairs = (part.partition("=") for part in row["mask"].split("|"))
+        return {name: self.folder / path for name, _, path in pairs}
+
+
+def open_set(folder: Path) -> StoredSet:
+    """Read the tables of a complete set.
+
+    Raises:
+        DatasetError: the folder holds no set, an unfinished one, or a broken table.
+        SpecError: its specification is not valid.
+    """
+    if (folder / JOURNAL).exists():
+        raise DatasetError(f"{folder} is unfinished: complete it with hrcam-synth generate --resume")
+    if not (folder / INDEX).exists():
+        raise DatasetError(f"{folder} holds no generated set: {INDEX} is missing")
+    try:
+        info = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        spec = PhantomSpec.from_dict(info["spec"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{folder / INDEX} is damaged: {' '.join(str(error).split())}") from None
+    cases = _rows(folder / "cases.csv", CASE_COLUMNS)
+    lesions: dict[str, list[Row]] = {}
+    for row in _rows(folder / "lesions.csv", lesion_columns(len(spec.shape))):
+        lesions.setdefault(row["case"], []).append(row)
+    return StoredSet(folder, info, spec, cases, lesions)
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    if not path.exists():
+        raise DatasetError(f"{path} is missing")
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = list(csv.reader(file)) or [[]]
+    if tuple(header) != tuple(columns) or any(len(line) != len(columns) for line in lines):
+        raise DatasetError(f"{path} is damaged: its columns must be {','.join(columns)}")
+    return [dict(zip(columns, line, strict=True)) for line in lines]
+
+
+def problems(folder: Path, on_case: OnCase = ignore) -> list[str]:
+    """Check a set: hashes, geometry, masks against labels and lesions, counts, stray files.
+
+    Args:
+        folder: the set.
+        on_case: told the number of checked cases and their total.
+
+    Returns:
+        A few words for each thing that is wrong, those of a case beginning with its name.
+
+    Raises:
+        DatasetError: there is no complete set to check.
+    """
+    stored = open_set(folder)
+    found: list[str] = []
+    for done, row in enumerate(stored.cases, 1):
+        wrong = next(_case_problems(stored, row), None)
+        if wrong:
+            found.append(f"{row['case']}: {wrong}")
+        on_case(done, len(stored.cases))
+    return found + list(_set_problems(stored))
+
+
+def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
+    grid = Grid(stored.spec.shape, stored.spec.spacing_mm)
+    try:
+        image, affine = read_nifti(stored.folder / row["image"])
+        read = {name: read_nifti(path) for name, path in stored.masks(row).items()}
+    except DatasetError as error:
+        yield str(error)
+        return
+    if image.shape != (*grid.shape, 1)[:3]:
+        yield f"the image's shape is {image.shape}"
+    if not np.allclose(affine, grid.affine, rtol=1e-6, atol=1e-4):
+        yield "the image's affine is not the set's"
+    for name, (mask, mask_affine) in read.items():
+        if mask.shape != image.shape or not np.array_equal(mask_affine, affine):
+            yield f"the mask of {name} has another shape or affine than the image"
+        elif not mask.any() or mask.max() > 1:
+            yield f"the mask of {name} is not made of zeros and ones, or is empty"
+    if set(row["label"].split("|")) - {NORMAL} != set(read):
+        yield f"the label {row['label']} does not agree with the masks of {', '.join(read) or 'no class'}"
+    masks = {name: mask for name, (mask, _) in read.items()}
+    yield from _lesion_problems(stored.lesions.get(row["case"], ()), masks)
+    if case_hash(image, masks, affine) != row["hash"]:
+        yield "the content is not what was generated (another hash)"
+
+
+def _lesion_problems(lesions: Sequence[Row], masks: Mapping[str, Voxels]) -> Iterator[str]:
+    voxels = dict.fromkeys(masks, 0)
+    for lesion in lesions:
+        voxels[lesion["class"]] = voxels.get(lesion["class"], 0) + int(lesion["voxels"])
+    for name, expected in voxels.items():
+        got = int(np.count_nonzero(masks[name])) if name in masks else 0
+        if got != expected:
+            yield f"the mask of {name} has {got} voxels, its lesions in lesions.csv {expected}"
+
+
+def _set_problems(stored: StoredSet) -> Iterator[str]:
+    info, folder = stored.info, stored.folder
+    digest = set_hash(info, (folder / "cases.csv").read_bytes(), (folder / "lesions.csv").read_bytes())
+    if digest != info["hash"]:
+        yield "cases.csv, lesions.csv or dataset.json was changed (another hash of the whole)"
+    if count(((row["split"], row["label"]) for row in stored.cases), info["splits"]) != info["counts"]:
+        yield "the numbers of cases are not those in dataset.json"
+    named = {folder / row["image"] for row in stored.cases}
+    named |= {path for row in stored.cases for path in stored.masks(row).values()}
+    strays = {path for part in (IMAGES, MASKS) for path in (folder / part).iterdir()} - named
+    if strays:
+        yield f"{len(strays)} files belong to no case, such as {min(strays).relative_to(folder)}"

@@ -1,0 +1,122 @@
+"""Reading images: values kept, every kind of damage named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrcam_lightning import InputError
+from hrcam_lightning.data.readers import normalize, read_mask, read_scan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AFFINE = np.array([[0, 2, 0, 5], [-1, 0, 0, 7], [0, 0, 3, -9], [0, 0, 0, 1.0]])
+
+
+def _nifti(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:  # type: ignore[type-arg]
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [((4, 5), (4, 5)), ((4, 5, 1), (4, 5)), ((4, 5, 6), (4, 5, 6)), ((4, 5, 6, 1), (4, 5, 6))],
+)
+def test_nifti_keeps_values_and_affine(tmp_path: Path, stored: tuple[int, ...], read: tuple[int, ...]) -> None:
+    data = np.random.default_rng(0).normal(size=stored).astype(np.float32)
+    scan = read_scan(_nifti(tmp_path / "a.nii.gz", data))
+    assert scan.voxels.shape == (1, *read)
+    np.testing.assert_array_equal(scan.voxels.reshape(stored), data)
+    np.testing.assert_array_equal(scan.affine, AFFINE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_grey_pictures_have_one_channel(tmp_path: Path, suffix: str) -> None:
+    data = np.full((6, 9), 77, np.uint8)
+    Image.fromarray(data).save(tmp_path / f"a.{suffix}")
+    scan = read_scan(tmp_path / f"a.{suffix}")
+    assert scan.affine is None
+    np.testing.assert_allclose(scan.voxels, data[None], atol=1)
+
+
+def test_colour_sixteen_bit_palette_and_transparent_pictures(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (5, 4, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(read_scan(tmp_path / "rgb.png").voxels, rgb.transpose(2, 0, 1))
+    Image.fromarray(rgb).convert("RGBA").save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_scan(tmp_path / "rgba.png").voxels, rgb.transpose(2, 0, 1))
+    deep = np.array([[0, 300], [40000, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_scan(tmp_path / "deep.png").voxels[0], deep)
+    Image.fromarray(rgb).quantize(4).save(tmp_path / "palette.png")
+    assert read_scan(tmp_path / "palette.png").voxels.shape == (3, 5, 4)
+
+
+def test_a_mask_is_whatever_is_not_zero(tmp_path: Path) -> None:
+    image = _nifti(tmp_path / "i.nii", np.ones((3, 3, 2), np.float32))
+    data = np.zeros((3, 3, 2), np.uint8)
+    data[1, 2, 0], data[0, 0, 1] = 1, 7
+    mask = read_mask(_nifti(tmp_path / "m.nii", data), image, read_scan(image))
+    np.testing.assert_array_equal(mask, data != 0)
+
+
+def test_damaged_and_unfit_files_are_named(tmp_path: Path) -> None:
+    whole = _nifti(tmp_path / "whole.nii.gz", np.random.default_rng(0).normal(size=(20, 20, 5)).astype(np.float32))
+    (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:2000])
+    (tmp_path / "text.nii").write_text("hello")
+    (tmp_path / "empty.nii.gz").write_bytes(b"")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "ok.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "ok.png").read_bytes()[:50])
+    (tmp_path / "a.txt").write_text("x")
+    _nifti(tmp_path / "four.nii", np.zeros((3, 3, 3, 2), np.float32))
+    _nifti(tmp_path / "complex.nii", np.zeros((3, 3, 3), np.complex64))
+    holed = np.zeros((3, 3), np.float32)
+    holed[1, 1] = np.nan
+    _nifti(tmp_path / "nan.nii", holed)
+    expected = {
+        "cut.nii.gz": "may be damaged",
+        "text.nii": "may be damaged",
+        "empty.nii.gz": "may be damaged",
+        "bad.png": "may be damaged",
+        "cut.png": "may be damaged",
+        "a.txt": "not a known kind of image",
+        "missing.nii": "no such file",
+        "four.nii": "3 x 3 x 3 x 2",
+        "complex.nii": "complex64",
+        "nan.nii": "1 voxels are NaN",
+    }
+    for name, words in expected.items():
+        with pytest.raises(InputError, match=words) as caught:
+            read_scan(tmp_path / name)
+        message = str(caught.value)
+        assert message.startswith(str(tmp_path / name))
+        assert "\n" not in message
+
+
+def test_a_mask_off_its_images_grid_is_refused(tmp_path: Path) -> None:
+    image = _nifti(tmp_path / "i.nii", np.ones((3, 4), np.float32))
+    other_shape = _nifti(tmp_path / "shape.nii", np.ones((4, 3), np.uint8))
+    other_affine = _nifti(tmp_path / "affine.nii", np.ones((3, 4), np.uint8), np.eye(4))
+    with pytest.raises(InputError, match=r"the mask is 4 x 3, but its image .* is 3 x 4"):
+        read_mask(other_shape, image, read_scan(image))
+    with pytest.raises(InputError, match="another affine"):
+        read_mask(other_affine, image, read_scan(image))
+
+
+def test_normalization_by_an_images_own_values() -> None:
+    voxels = np.random.default_rng(0).normal(100, 7, size=(2, 5, 6)).astype(np.float32)
+    scored = normalize(voxels, "zscore")
+    np.testing.assert_allclose(scored.mean((1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(scored.std((1, 2)), 1, atol=1e-5)
+    scaled = normalize(voxels, "minmax")
+    assert scaled.min() == 0
+    assert scaled.max() == 1
+    assert normalize(voxels, "none") is voxels
+    for how in ("zscore", "minmax"):
+        np.testing.assert_array_equal(normalize(np.full((1, 3, 3), 5, np.float32), how), 0)

@@ -1,0 +1,76 @@
+"""Every configuration in configs/ runs: found by glob, so that none is forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hrcam_lightning.cli import main
+from synth import Phantoms, PhantomSpec
+from synth.cli import main as synth_main
+
+ROOT = Path(__file__).parents[1]
+OVERLAYS = {"gpu.yaml", "wandb.yaml"}
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name not in OVERLAYS)
+SPECS = sorted((ROOT / "configs/synth").glob("*.yaml"))
+QUICK = [
+    "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2",
+    "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false", "--data.batch_size", "4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the checkout's, with a small demo set in its place."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    demo = ["generate", str(folder / "data/demo"), "--config", str(ROOT / "configs/synth/demo.yaml")]
+    assert synth_main([*demo, "--splits", "train=8,val=4,test=4"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_trains_and_tests(config: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    main(["fit", "-c", f"configs/{config.name}", *QUICK])
+    run = yaml.safe_load(config.read_text())["trainer"]["default_root_dir"]
+    limits = [
+        "--trainer.limit_test_batches",
+        "1",
+        "--trainer.enable_progress_bar",
+        "false",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    main(["test", "-c", f"configs/{config.name}", "--ckpt_path", f"{run}/best.ckpt", *limits])
+    assert Path(run, "test/metrics.json").is_file()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_overlay_trains_in_mixed_precision(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    quick = [*QUICK[2:]]
+    main(["fit", "-c", "configs/demo.yaml", "-c", "configs/gpu.yaml", *quick])
+
+
+@pytest.mark.parametrize(
+    "config", [*CONFIGS, *(ROOT / "configs" / name for name in OVERLAYS)], ids=lambda path: path.name
+)
+def test_a_configuration_is_short_and_says_how_to_run_it(config: Path) -> None:
+    lines = config.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    assert lines[0].startswith("# ")
+    assert f"configs/{config.name}" in lines[0]
+
+
+@pytest.mark.parametrize("spec_path", SPECS, ids=lambda path: path.name)
+def test_a_spec_says_how_to_draw_it_and_draws(spec_path: Path) -> None:
+    first = spec_path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert f"configs/synth/{spec_path.name}" in first
+    spec = PhantomSpec.from_yaml(spec_path)
+    assert Phantoms(spec)[0].image.shape == spec.shape
