@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import nox
@@ -80,4 +79,4 @@ def _build(session: nox.Session) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(nox.main())
+    nox.main()

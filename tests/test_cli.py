@@ -8,16 +8,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import yaml
+from nibabel.spatialimages import SpatialImage
 from PIL import Image
 
 from hrcam_lightning import LocalizationTask
 from hrcam_lightning.cli import console, main
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CASES = ["--data", "CaseDataModule", "--data.cases"]
 SMALL = [
@@ -50,6 +55,16 @@ def _again(command: str, run: Path, cases: Path, *more: str) -> list[str]:
         command, *CASES, str(cases), *SMALL, "--trainer.default_root_dir", str(run),
         "--ckpt_path", str(run / "best.ckpt"), *more,
     ]  # fmt: skip
+
+
+def _load(path: Path) -> SpatialImage:
+    image = nib.load(path)
+    assert isinstance(image, SpatialImage)
+    return image
+
+
+def _save(voxels: NDArray[Any], affine: NDArray[Any], path: Path) -> None:
+    nib.save(nib.Nifti1Image(voxels, affine), path)  # type: ignore[no-untyped-call]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -136,9 +151,9 @@ def test_predict_writes_maps_on_the_images_grid(fitted: Path, tiny_set: Path) ->
     assert len(rows) == 3
     task = LocalizationTask.load_from_checkpoint(fitted / "best.ckpt", weights_only=True).eval()
     for row, source in zip(rows, some, strict=True):
-        image = nib.load(tiny_set / source["image"])
+        image = _load(tiny_set / source["image"])
         (path,) = out.glob(f"*{Path(source['image']).name}_map.nii.gz")
-        found = nib.load(path)
+        found = _load(path)
         assert found.shape == image.shape
         assert found.get_data_dtype() == np.float32
         np.testing.assert_array_equal(found.affine, image.affine)
@@ -252,7 +267,7 @@ def test_several_classes_in_three_dimensions(tmp_path: Path, kind: str, monkeypa
     header = Path("run/test/cases.csv").read_text().splitlines()[0].split(",")
     assert {"probability/light", "probability/dark", "pointing/dark", "center/pixel_ap/light"} <= set(header)
     main(["predict", *run, "--ckpt_path", "run/best.ckpt"])
-    maps = nib.load(next(Path("run/predictions").glob("*_map.nii.gz")))
+    maps = _load(next(Path("run/predictions").glob("*_map.nii.gz")))
     assert maps.shape == (14, 12, 10, 3 if kind == "multiclass" else 2)
 
 
@@ -286,17 +301,17 @@ def _broken(name: str, set_: Path, tmp_path: Path) -> Path:
     rows = _rows(folder / "cases.csv")
     row = next(row for row in rows if row["mask"] and row["split"] == "train")
     image, mask = folder / row["image"], folder / row["mask"]
-    voxels = np.asarray(nib.load(image).dataobj)
+    voxels = np.asarray(_load(image).dataobj)
     if name == "corrupt":
         image.write_bytes(image.read_bytes()[:100])
     elif name == "nan":
         voxels = voxels.copy()
         voxels[3, 3] = np.nan
-        nib.save(nib.Nifti1Image(voxels, nib.load(image).affine), image)
+        _save(voxels, _load(image).affine, image)
     elif name == "shape":
-        nib.save(nib.Nifti1Image(np.ones((5, 5, 1), np.uint8), np.eye(4)), mask)
+        _save(np.ones((5, 5, 1), np.uint8), np.eye(4), mask)
     elif name == "affine":
-        nib.save(nib.Nifti1Image(np.asarray(nib.load(mask).dataobj), np.eye(4) * 3), mask)
+        _save(np.asarray(_load(mask).dataobj), np.eye(4) * 3, mask)
     elif name == "label":
         text = (folder / "cases.csv").read_text()
         (folder / "cases.csv").write_text(text.replace(",lesion,", ",lesoin,", 1))

@@ -83,7 +83,7 @@ def test_weights_first_made_under_inference_mode_serve_training() -> None:
     with torch.inference_mode():
         resample(torch.zeros(1, 1, 3, 3), level, (6, 6), "receptive_field")
     x = torch.zeros(1, 1, 3, 3, requires_grad=True)
-    resample(x, level, (6, 6), "receptive_field").sum().backward()
+    resample(x, level, (6, 6), "receptive_field").sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert float(x.grad.sum()) == pytest.approx(36)
 

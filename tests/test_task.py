@@ -138,7 +138,7 @@ def test_a_torch_scheduler_is_stepped_by_epoch_and_a_plateau_watches_the_validat
     assert named["interval"] == "step"
     for _ in range(5):
         optimizer.step()
-        named["scheduler"].step()  # type: ignore[union-attr]
+        named["scheduler"].step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
 
 

@@ -48,7 +48,9 @@ class HrcamCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks, each set by flat keys of its own."""
+        # Two of them: `save_last` would write last.ckpt only when best.ckpt is written.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(LocalizationMetrics, "localization")
         parser.add_lightning_class_args(FusedMapPanels, "fused_maps")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
@@ -56,11 +58,13 @@ class HrcamCLI(LightningCLI):
             {
                 "checkpoint.monitor": "val/loss",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
+                "last_checkpoint.filename": "last",
+                "last_checkpoint.enable_version_counter": False,
             }
         )
-        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath")
+        for key in ("checkpoint", "last_checkpoint"):
+            parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the command line, and look at the checkpoint before anything is built from it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -15,11 +15,13 @@ from hrcam_lightning.data.readers import normalize, read_mask, read_scan
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 AFFINE = np.array([[0, 2, 0, 5], [-1, 0, 0, 7], [0, 0, 3, -9], [0, 0, 0, 1.0]])
 
 
-def _nifti(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:  # type: ignore[type-arg]
-    nib.save(nib.Nifti1Image(data, affine), path)
+def _nifti(path: Path, data: NDArray[Any], affine: NDArray[Any] = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)  # type: ignore[no-untyped-call]
     return path
 
 
@@ -32,7 +34,8 @@ def test_nifti_keeps_values_and_affine(tmp_path: Path, stored: tuple[int, ...], 
     scan = read_scan(_nifti(tmp_path / "a.nii.gz", data))
     assert scan.voxels.shape == (1, *read)
     np.testing.assert_array_equal(scan.voxels.reshape(stored), data)
-    np.testing.assert_array_equal(scan.affine, AFFINE)  # type: ignore[arg-type]
+    assert scan.affine is not None
+    np.testing.assert_array_equal(scan.affine, AFFINE)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

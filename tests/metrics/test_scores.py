@@ -91,6 +91,16 @@ def test_maps_with_nan_make_the_scores_undefined_and_say_how_many() -> None:
         assert "1 of 3 cases" in estimate.reason
 
 
+def test_probabilities_with_nan_are_no_score_and_set_no_threshold() -> None:
+    maps, masks, labels = _lesions([5, 1], [2])
+    maps[0] = math.nan
+    metric = CaseScores()
+    metric.update(list("abc"), labels, torch.tensor([[0.1], [math.nan], [0.3]]), maps, masks)
+    table: ScoreTable = metric.compute()
+    assert table.classification("binary")["auroc"].reason == "1 of 3 cases have no finite probability"
+    assert math.isnan(table.thresholds()[0])
+
+
 def test_a_positive_without_a_mask_is_left_out_and_a_set_without_masks_says_so() -> None:
     maps, masks, labels = _lesions([5, 1], [2])
     masks[0] = False

@@ -41,7 +41,7 @@ class Panel:
 
     title: str
     image: Array
-    truth: Array
+    truth: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     levels: list[Array]
     fused: Array
     aspect: float
@@ -69,7 +69,7 @@ def make_panel(
         affine: Voxel to millimetres, None for a picture.
     """
     tensors = [image[0], truth, *levels, fused]
-    arrays = [tensor.detach().cpu().float().numpy() for tensor in tensors]
+    arrays: list[Array] = [tensor.detach().cpu().float().numpy() for tensor in tensors]
     if fused.ndim == 3:
         where = arrays[1] if arrays[1].any() else arrays[-1] == arrays[-1].max()
         index = int(where.sum((0, 1)).argmax())
@@ -86,6 +86,7 @@ def draw_panels(panels: Sequence[Panel], limits: Limits) -> Figure:
     """One row a case: image, image with truth, each level's map, fused map; one colour bar for all."""
     columns = ["image", "truth", *(f"level {n}" for n in range(len(panels[0].levels))), "fused"]
     figure = Figure(figsize=(1.5 * len(columns) + 1.8, 1.5 * len(panels) + 0.3), layout="constrained")
+    figure.get_layout_engine().set(rect=(0.02, 0, 0.98, 1))  # type: ignore[union-attr]  # room for the names
     axes = figure.subplots(len(panels), len(columns), squeeze=False)
     for row, panel in zip(axes, panels, strict=True):
         _show(row[0], panel.image, panel.aspect, panel.title)
@@ -117,8 +118,8 @@ def pixels(figure: Figure, dpi: int = 100) -> Pixels:
     """Render a figure to (H, W, 3)."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def overlay(image: Array, fused: Array, limits: Limits) -> Pixels:

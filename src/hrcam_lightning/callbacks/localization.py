@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
-from rich.console import Console
-from rich.table import Table
 
+from hrcam_lightning.callbacks.report import MODEL, print_table, write_cases, write_metrics
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain import center_maps, random_maps
-from hrcam_lightning.files import write_csv, write_json
-from hrcam_lightning.metrics import CaseScores, Estimate, ScoreTable, case_number
+from hrcam_lightning.metrics import CaseScores, case_number
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -58,10 +56,10 @@ class LocalizationMetrics(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Start anew."""
-        self._scores = {name: CaseScores().to(pl_module.device) for name in ("model", *FLOORS)}
+        self._scores = {name: CaseScores().to(pl_module.device) for name in (MODEL, *FLOORS)}
         self._names = {}
 
-    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
 
     def on_validation_batch_end(  # type: ignore[override]
         self,
@@ -78,7 +76,7 @@ class LocalizationMetrics(Callback):
         labels = _one_hot(batch["label"], classes)
         probabilities = pl_module.probabilities(output.logits)
         maps = {
-            "model": output.maps,
+            MODEL: output.maps,
             "random": random_maps(cases, classes, size),
             "center": center_maps(len(cases), classes, size),
         }
@@ -86,115 +84,45 @@ class LocalizationMetrics(Callback):
             scores.update(cases, labels, probabilities, maps[name].to(pl_module.device), batch["mask"])
         self._names |= {case_number(case): case for case in cases}
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Set the thresholds, then log; write files if this is `validate`."""
-        if trainer.sanity_checking:
-            return
-        tables = {name: scores.compute() for name, scores in self._scores.items()}
-        pl_module.thresholds.copy_(torch.tensor(tables["model"].thresholds(self.recall)))
-        self._floor_thresholds = {name: tables[name].thresholds(self.recall) for name in FLOORS}
-        self._report(trainer, pl_module, "val", tables)
+        if not trainer.sanity_checking:
+            self._report(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Report with the thresholds of the checkpoint."""
-        self._report(trainer, pl_module, "test", {name: scores.compute() for name, scores in self._scores.items()})
+        self._report(trainer, pl_module, "test")
 
-    def _report(self, trainer: Trainer, task: LocalizationTask, stage: str, tables: dict[str, ScoreTable]) -> None:
+    def _report(self, trainer: Trainer, task: LocalizationTask, stage: str) -> None:
         assert task.task is not None
         assert task.classes is not None
-        thresholds = {"model": task.thresholds.tolist(), **self._floor_thresholds}
-        results = {name: table.localization(thresholds.get(name)) for name, table in tables.items()}
-        results["model"] = {**tables["model"].classification(task.task), **results["model"]}
-        flat = {
-            f"{stage}/{metric}" if name == "model" else f"{stage}/{name}/{metric}": estimate
-            for name, estimates in results.items()
-            for metric, estimate in estimates.items()
-        }
         fitting = trainer.state.fn == "fit"
-        # Every process has computed the same table. The floors do not change while training.
-        task.log_dict({f"{stage}/{name}": estimate.value for name, estimate in results["model"].items()})
+        resamples = 0 if fitting else 1000  # no interval is shown while training
+        tables = {name: scores.compute() for name, scores in self._scores.items()}
+        if stage == "val":
+            task.thresholds.copy_(torch.tensor(tables[MODEL].thresholds(self.recall)))
+            self._floor_thresholds = {name: tables[name].thresholds(self.recall) for name in FLOORS}
+        thresholds = {MODEL: task.thresholds.tolist(), **self._floor_thresholds}
+        results = {name: table.localization(thresholds.get(name), resamples) for name, table in tables.items()}
+        results[MODEL] = {**tables[MODEL].classification(task.task, resamples), **results[MODEL]}
+        # Every process has the same figures by now; the floors' do not change while training.
+        figures = {f"{stage}/{name}": estimate.value for name, estimate in results[MODEL].items()}
+        task.log_dict(figures, sync_dist=True)
         names = _gather(self._names)
         if fitting or not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / stage
-        write_json(folder / "metrics.json", {name: estimate.to_dict() for name, estimate in flat.items()})
-        columns, rows = _case_rows(tables, task.classes, names)
-        write_csv(folder / "cases.csv", rows, columns)
+        write_metrics(folder / "metrics.json", results, stage)
+        write_cases(folder / "cases.csv", tables, task.classes, names)
         print_table(results, stage)
-
-
-def print_table(results: dict[str, dict[str, Estimate]], title: str) -> None:
-    """Print explainers by metrics, each figure above its interval, and the reasons of what is undefined."""
-    metrics = results["model"]
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption="[95 % bootstrap interval over cases]",
-        caption_justify="left",
-    )
-    table.add_column("map")
-    for metric, estimate in metrics.items():
-        header = metric.replace("/", "/\n")
-        table.add_column(f"{header}\nn = {estimate.n}", justify="right", vertical="bottom")
-    for name, estimates in results.items():
-        label = name if name == "model" else f"{name}\n(floor)"
-        table.add_row(label, *(_cell(estimates.get(metric)) for metric in metrics))
-    console = Console()
-    console.print(table)
-    for metric, estimate in metrics.items():
-        if estimate.reason:
-            console.print(f"{metric}: undefined, {estimate.reason}", highlight=False, markup=False)
-
-
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    if estimate.reason:
-        return "undefined"
-    return f"{estimate.value:.3f}\n[dim]\\[{estimate.low:.3f}, {estimate.high:.3f}][/dim]"
 
 
 def _one_hot(labels: Tensor, classes: int) -> Tensor:
     if labels.ndim == 2:
         return labels
     return labels[:, None] if classes == 1 else F.one_hot(labels, classes)
-
-
-def _case_rows(
-    tables: dict[str, ScoreTable], classes: list[str], names: dict[int, str]
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Rows a case, sorted by name; with several classes the columns carry the class."""
-    shown = {
-        "label": "label",
-        "probability": "probability",
-        "peak": "peak",
-        "pointing": "pointing",
-        "pixel_ap": "pixel_ap",
-    }
-    columns = ["case"]
-    rows: dict[int, dict[str, Any]] = {number: {"case": name} for number, name in names.items()}
-    for explainer, table in tables.items():
-        for k, class_name in enumerate(classes):
-            for attribute in shown:
-                if explainer != "model" and attribute not in ("pointing", "pixel_ap"):
-                    continue
-                column = "/".join(
-                    [
-                        *([explainer] if explainer != "model" else []),
-                        attribute,
-                        *([class_name] if len(classes) > 1 else []),
-                    ]
-                )
-                columns.append(column)
-                for number, value in zip(table.case, getattr(table, attribute)[:, k], strict=True):
-                    rows[int(number)][column] = _plain(float(value))
-    return columns, sorted(rows.values(), key=lambda row: row["case"])
-
-
-def _plain(value: float) -> str:
-    return "" if value != value else f"{value:.6g}"
 
 
 def _gather(names: dict[int, str]) -> dict[int, str]:

@@ -24,7 +24,7 @@ class MetricsFile(Callback):
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the rows of the epochs that a checkpoint resumes from."""
         path = self._path(trainer)
         done = trainer.current_epoch

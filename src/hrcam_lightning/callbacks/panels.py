@@ -52,7 +52,7 @@ class FusedMapPanels(Callback):
         self._panels = {True: [], False: []}
         self._images = []
 
-    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
 
     def on_validation_batch_end(  # type: ignore[override]
         self,
@@ -72,7 +72,7 @@ class FusedMapPanels(Callback):
             if len(self._panels[abnormal]) < share[abnormal]:
                 self._keep(pl_module, outputs["output"], batch, index)
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Draw the sheet of this epoch, or of `validate`."""

@@ -103,7 +103,8 @@ def write_nifti(path: Path, maps: Array, affine: np.ndarray[Any, Any]) -> None:
     voxels = maps if maps.ndim == 4 else maps[..., None]
     data = voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)
     with replacing(path) as part:
-        nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=np.float32), affine), part)
+        image = nib.Nifti1Image(np.ascontiguousarray(data, dtype=np.float32), affine)  # type: ignore[no-untyped-call]
+        nib.save(image, part)
 
 
 def _row(case: str, class_name: str, probability: float, class_map: Array) -> dict[str, Any]:

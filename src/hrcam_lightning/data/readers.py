@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 from PIL import Image, UnidentifiedImageError
 
 from hrcam_lightning.errors import InputError
@@ -78,7 +79,7 @@ def read_mask(path: Path, image_path: Path, scan: Scan) -> Bools:
         raise InputError(
             f"{path}: the mask has another affine than its image {image_path}; resample it, or mend the header"
         )
-    return (mask.voxels != 0).any(0)
+    return np.asarray((mask.voxels != 0).any(0))
 
 
 def normalize(voxels: Floats, how: Normalization) -> Floats:
@@ -101,6 +102,7 @@ def normalize(voxels: Floats, how: Normalization) -> Floats:
 def _read_nifti(path: Path) -> Scan:
     try:
         image = nib.load(path)
+        assert isinstance(image, SpatialImage)  # every kind that the two endings stand for
         data = np.asanyarray(image.dataobj)
     except (ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as NIfTI, it may be damaged ({_one_line(error)})") from error

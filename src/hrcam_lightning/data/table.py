@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from hrcam_lightning.data.contract import TaskKind
 from hrcam_lightning.errors import InputError
@@ -86,25 +87,27 @@ def read_table(
     header = rows[0].keys()
     if "image" not in header:
         raise InputError(f"{path}: has no column 'image', only {', '.join(header)}; 'image' and 'label' are needed")
+    names: list[str] = []
+    encoded: Sequence[int | tuple[int, ...] | None] = [None] * len(rows)
     if "label" in header:
         labels = [[part.strip() for part in row["label"].split("|")] for row in rows]
-        for number, row_labels in enumerate(labels, start=2):
-            if not all(row_labels):
+        for number, parts in enumerate(labels, start=2):
+            if not all(parts):
                 raise InputError(f"{path}, line {number}: the label is empty; write a class, or '{negative}' for none")
         known = _dataset_json(path)
-        if task is None:
-            task = known.get("task") or _guess_task(labels)
-        names = list(classes or known.get("classes") or _guess_classes(path, task, labels, negative))
-        encoded = [_encode(path, n, parts, task, names, negative) for n, parts in enumerate(labels, start=2)]
+        kind: TaskKind = task or known.get("task") or _guess_task(labels)
+        names = list(classes or known.get("classes") or _guess_classes(path, kind, labels, negative))
+        encoded = [_encode(path, number, parts, kind, names, negative) for number, parts in enumerate(labels, start=2)]
+        task = kind
     else:
-        task, names, encoded = None, [], [None] * len(rows)
+        task = None
     cases = [
         _case(path, number, row, label, task, names)
         for number, (row, label) in enumerate(zip(rows, encoded, strict=True), start=2)
     ]
     _refuse_doubles(path, cases)
     cases = _check_splits(path, cases) if "split" in header else _split(cases, shares)
-    return CaseTable(tuple(cases), task, names if task else None)
+    return CaseTable(tuple(cases), task, names or None)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -114,14 +117,14 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         raise InputError(f"{path}: no such file; give a table of cases with --data.cases") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    reader = csv.DictReader(text.splitlines(), restval="")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
     if not rows:
         raise InputError(f"{path}: holds no cases; the first line names the columns, each further line is a case")
     return rows
 
 
-def _dataset_json(path: Path) -> dict[str, object]:
+def _dataset_json(path: Path) -> dict[str, Any]:
     beside = path.with_name("dataset.json")
     if not beside.is_file():
         return {}

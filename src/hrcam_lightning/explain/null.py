@@ -30,4 +30,5 @@ def center_maps(batch: int, num_classes: int, size: Sequence[int]) -> Tensor:
     """Minus the distance to the middle of the image in half widths, (B, K, *S): "it is where it mostly is"."""
     axes = [(torch.arange(n, dtype=torch.float32) - (n - 1) / 2) / (n / 2) for n in size]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    return (-grid.norm(dim=0)).expand(batch, num_classes, *size)
+    distance: Tensor = torch.linalg.vector_norm(grid, dim=0)
+    return (-distance).expand(batch, num_classes, *size)

@@ -53,12 +53,14 @@ def bootstrap(
     Args:
         statistic: From case numbers (R, cases) to values (R,). A resample may be undefined, NaN; it is left out.
         cases: Number of cases.
-        resamples: Number R of resamples in all.
+        resamples: Number R of resamples in all; with 0 there is no interval.
         seed: The same seed gives the same interval.
 
     Returns:
-        Lower and upper end; NaN if every resample is undefined.
+        Lower and upper end; NaN without a resample that is defined.
     """
+    if not resamples:
+        return math.nan, math.nan
     rng = np.random.default_rng(seed)
     # In portions: 1,000 resamples of 20,000 cases at once would take gigabytes.
     portion = max(1, min(resamples, 2_000_000 // cases))
@@ -75,13 +77,14 @@ def bootstrap(
     return float(low), float(high)
 
 
-def mean_estimate(total: Floats, count: Floats, reason: str) -> Estimate:
+def mean_estimate(total: Floats, count: Floats, reason: str, resamples: int = 1000) -> Estimate:
     """Mean over (case, class) pairs, with cases as the unit of resampling.
 
     Args:
         total: (n,) sum of the values of a case's pairs.
         count: (n,) number of the case's pairs; 0 for a case that has none.
         reason: What to say if no case has any.
+        resamples: Of the interval.
     """
     used = count > 0
     total, count = total[used], count[used]
@@ -91,7 +94,7 @@ def mean_estimate(total: Floats, count: Floats, reason: str) -> Estimate:
     def statistic(index: Ints) -> Floats:
         return np.asarray(total[index].sum(-1) / count[index].sum(-1))
 
-    low, high = bootstrap(statistic, len(total))
+    low, high = bootstrap(statistic, len(total), resamples)
     return Estimate(float(total.sum() / count.sum()), low, high, len(total))
 
 
@@ -104,12 +107,13 @@ def auroc(scores: Floats, labels: Floats) -> Floats:
         return np.asarray((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def auroc_estimate(scores: Floats, labels: Floats) -> Estimate:
+def auroc_estimate(scores: Floats, labels: Floats, resamples: int = 1000) -> Estimate:
     """AUROC, averaged over the classes that have cases of both kinds.
 
     Args:
         scores: (n, K).
         labels: (n, K), 0 or 1.
+        resamples: Of the interval.
     """
     both = (labels.min(0) == 0) & (labels.max(0) == 1)
     if not both.any():
@@ -118,9 +122,9 @@ def auroc_estimate(scores: Floats, labels: Floats) -> Estimate:
     columns = np.flatnonzero(both)
 
     def statistic(index: Ints) -> Floats:
-        return np.mean([auroc(scores[index, k], labels[index, k]) for k in columns], axis=0)
+        return np.asarray(np.mean([auroc(scores[index, k], labels[index, k]) for k in columns], axis=0))
 
-    low, high = bootstrap(statistic, len(labels))
+    low, high = bootstrap(statistic, len(labels), resamples)
     return Estimate(float(statistic(np.arange(len(labels))[None])[0]), low, high, len(labels))
 
 

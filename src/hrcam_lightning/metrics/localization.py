@@ -87,10 +87,11 @@ def lesion_peaks(maps: Tensor, masks: Tensor) -> LesionPeaks:
     rows: list[tuple[int, int, int]] = []
     peaks: list[float] = []
     corners = np.ones((3,) * (maps.ndim - 2))
-    for row, column in masks.flatten(2).any(-1).nonzero().tolist():
-        labels, count = ndimage.label(masks[row, column].cpu().numpy(), structure=corners)
+    for b, k in masks.flatten(2).any(-1).nonzero().tolist():
+        labels, count = ndimage.label(masks[b, k].cpu().numpy(), structure=corners)
         numbers = range(1, count + 1)
-        peaks += np.atleast_1d(ndimage.maximum(maps[row, column].cpu().numpy(), labels, numbers)).tolist()
-        rows += [(row, column, number) for number in numbers]
+        peaks += np.atleast_1d(ndimage.maximum(maps[b, k].cpu().numpy(), labels, numbers)).tolist()
+        rows += [(b, k, number) for number in numbers]
     index = torch.tensor(rows, dtype=torch.long, device=maps.device).reshape(-1, 3)
-    return LesionPeaks(*index.unbind(1), torch.tensor(peaks, dtype=torch.float32, device=maps.device))
+    row, column, number = index.unbind(1)
+    return LesionPeaks(row, column, number, torch.tensor(peaks, dtype=torch.float32, device=maps.device))

@@ -50,25 +50,42 @@ class ScoreTable:
     lesion_peak: Floats
 
     def thresholds(self, recall: float = 0.8) -> list[float]:
-        """For each class the highest threshold that finds the share `recall` of its lesions; NaN without lesions."""
+        """For each class the highest threshold that finds the share `recall` of its lesions.
+
+        NaN for a class without lesions, or with a map that is not finite on one.
+        """
         found = []
         for k in range(self.label.shape[1]):
             peaks = np.sort(self.lesion_peak[self.lesion_class == k])[::-1]
-            found.append(float(peaks[math.ceil(recall * len(peaks)) - 1]) if len(peaks) else math.nan)
+            known = len(peaks) > 0 and np.isfinite(peaks).all()
+            found.append(float(peaks[math.ceil(recall * len(peaks)) - 1]) if known else math.nan)
         return found
 
-    def classification(self, task: Literal["binary", "multiclass", "multilabel"]) -> dict[str, Estimate]:
-        """``auroc``, over the classes' mean if there are several, or ``accuracy`` for a multiclass task."""
-        if task != "multiclass":
-            return {"auroc": auroc_estimate(self.probability, self.label)}
-        right = self.probability.argmax(1) == self.label.argmax(1)
-        return {"accuracy": mean_estimate(right.astype(np.float64), np.ones(len(right)), "there are no cases")}
+    def classification(
+        self, task: Literal["binary", "multiclass", "multilabel"], resamples: int = 1000
+    ) -> dict[str, Estimate]:
+        """``auroc``, averaged over the classes, or ``accuracy`` for a multiclass task.
 
-    def localization(self, thresholds: Sequence[float] | None) -> dict[str, Estimate]:
+        Args:
+            task: Kind of label.
+            resamples: Of the intervals; 0 for none.
+        """
+        name = "accuracy" if task == "multiclass" else "auroc"
+        broken = int((~np.isfinite(self.probability)).any(1).sum())
+        if broken:
+            reason = f"{broken} of {len(self.case)} cases have no finite probability"
+            return {name: undefined(len(self.case), reason)}
+        if task != "multiclass":
+            return {name: auroc_estimate(self.probability, self.label, resamples)}
+        right = (self.probability.argmax(1) == self.label.argmax(1)).astype(np.float64)
+        return {name: mean_estimate(right, np.ones(len(right)), "there are no cases", resamples)}
+
+    def localization(self, thresholds: Sequence[float] | None, resamples: int = 1000) -> dict[str, Estimate]:
         """``pointing``, ``pixel_ap`` and ``normal/false_activation``.
 
         Args:
             thresholds: One a class, found on validation cases; None if there are none.
+            resamples: Of the intervals; 0 for none.
         """
         broken = int((self.finite.min(1) == 0).sum())
         if broken:
@@ -76,18 +93,19 @@ class ScoreTable:
             return dict.fromkeys(("pointing", "pixel_ap", "normal/false_activation"), because)
         no_mask = "no positive case has a mask"
         return {
-            "pointing": _mean_known(self.pointing, no_mask),
-            "pixel_ap": _mean_known(self.pixel_ap, no_mask),
-            "normal/false_activation": self._false_activation(thresholds),
+            "pointing": _mean_known(self.pointing, no_mask, resamples),
+            "pixel_ap": _mean_known(self.pixel_ap, no_mask, resamples),
+            "normal/false_activation": self._false_activation(thresholds, resamples),
         }
 
-    def _false_activation(self, thresholds: Sequence[float] | None) -> Estimate:
+    def _false_activation(self, thresholds: Sequence[float] | None, resamples: int) -> Estimate:
         if thresholds is None or all(math.isnan(value) for value in thresholds):
             return undefined(0, "no threshold: run validate or fit on cases with masks first")
         limits = np.asarray(thresholds)
         normal = (self.label == 0) & np.isfinite(limits)
         above = np.where(normal, self.peak >= limits, 0).astype(np.float64)
-        return mean_estimate(above.sum(1), normal.sum(1).astype(np.float64), "there are no normal cases")
+        count = normal.sum(1).astype(np.float64)
+        return mean_estimate(above.sum(1), count, "there are no normal cases", resamples)
 
 
 class CaseScores(Metric):
@@ -152,6 +170,6 @@ def case_number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
 
 
-def _mean_known(values: Floats, reason: str) -> Estimate:
+def _mean_known(values: Floats, reason: str, resamples: int) -> Estimate:
     known = np.isfinite(values)
-    return mean_estimate(np.where(known, values, 0).sum(1), known.sum(1).astype(np.float64), reason)
+    return mean_estimate(np.where(known, values, 0).sum(1), known.sum(1).astype(np.float64), reason, resamples)

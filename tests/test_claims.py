@@ -1,0 +1,39 @@
+"""The claims of the README, trained for: minutes each, run by ``nox -s slow``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrcam_lightning.cli import main
+from synth.cli import main as synth_main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the checkout's with the demo set in full."""
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    assert synth_main(["generate", str(folder / "data/demo"), "--config", str(ROOT / "configs/synth/demo.yaml")]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_recipe_finds_the_lesion_whatever_the_seed(seed: int, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    torch.set_num_threads(2)
+    run = ["-c", "configs/demo.yaml", "--trainer.default_root_dir", f"runs/{seed}", "--trainer.accelerator", "cpu"]
+    main(["fit", *run, "--seed_everything", str(seed)])
+    main(["test", *run, "--ckpt_path", f"runs/{seed}/best.ckpt"])
+    figures = json.loads(Path(f"runs/{seed}/test/metrics.json").read_text())
+    assert figures["test/auroc"]["value"] >= 0.98
+    assert figures["test/pointing"]["value"] >= 0.95
+    assert figures["test/pixel_ap"]["value"] >= 0.88
+    for floor in ("random", "center"):
+        assert figures[f"test/{floor}/pixel_ap"]["high"] < figures["test/pixel_ap"]["low"]
