@@ -405,6 +405,15 @@ def test_a_checkpoint_of_other_classes_is_refused(
     assert "made for classes ['lesion'], but the data have ['tumour']" in message
 
 
+def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:
+    command = [sys.executable, "-m", "hrcam_lightning", *_again("test", fitted, tiny_set / "cases.csv")]
+    main(command[3:])
+    one = {name: (fitted / "test" / name).read_bytes() for name in ("metrics.json", "cases.csv")}
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    subprocess.run([*command, *several], check=True, capture_output=True)
+    assert {name: (fitted / "test" / name).read_bytes() for name in one} == one
+
+
 def test_the_module_runs_as_a_script() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "hrcam_lightning", "--version"], capture_output=True, text=True, check=True

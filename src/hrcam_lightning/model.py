@@ -24,8 +24,8 @@ class LocalizationOutput:
     """What a model says of a batch, the same in training and evaluation, always float32.
 
     ``pooling(maps) + bias == logits`` for every pooling. With mean pooling the maps are the published form, without
-    bias; with any other pooling the bias stands inside of the maps and `bias` is 0, so that a map's value is the
-    logit that a pixel alone would give the image.
+    bias; with any other pooling the bias stands inside of the maps and `bias` is 0. With max pooling a map's value is
+    then the logit that the pixel alone would give the image.
 
     Attributes:
         logits: (B, K).

@@ -13,7 +13,7 @@ from hrcam_lightning.backbones import Backbone, ConvPyramid
 from hrcam_lightning.decoders import HRCAM, Decoder
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.model import LocalizationModel, LocalizationOutput
-from hrcam_lightning.pooling import MaxPooling, Pooling
+from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
 from hrcam_lightning.views import View, ViewKind, average_views, disagreement, draw_view, flip_views
 
@@ -39,8 +39,8 @@ class LocalizationTask(LightningModule):
     What the data decide (`task`, `classes`, `channels`, `dims`) is taken from the data module when the run starts
     and is kept in the checkpoint; give it here to build the network at once.
 
-    The defaults are our recipe: HR-CAM, max pooling, receptive-field resampling, agreement between views, views
-    averaged at evaluation. The published forms switch the last three off.
+    The defaults are our recipe: HR-CAM, log-sum-exp pooling, receptive-field resampling, agreement between views,
+    views averaged at evaluation. The published forms switch the last three off.
 
     Args:
         task: ``binary`` (one logit), ``multiclass`` (softmax) or ``multilabel`` (a sigmoid a class).
@@ -69,7 +69,7 @@ class LocalizationTask(LightningModule):
         dims: int | None = None,
         backbone: Callable[[int, int], Backbone] = ConvPyramid,
         decoder: Callable[[Sequence[Level], int], Decoder] = HRCAM,
-        pooling: Callable[[], Pooling] = MaxPooling,
+        pooling: Callable[[], Pooling] = LogSumExpPooling,
         resampling: Resampling = "receptive_field",
         consistency: float = 1.0,
         consistency_ramp: float = 0.4,

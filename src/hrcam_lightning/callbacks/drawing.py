@@ -85,8 +85,8 @@ def make_panel(
 def draw_panels(panels: Sequence[Panel], limits: Limits) -> Figure:
     """One row a case: image, image with truth, each level's map, fused map; one colour bar for all."""
     columns = ["image", "truth", *(f"level {n}" for n in range(len(panels[0].levels))), "fused"]
-    figure = Figure(figsize=(1.5 * len(columns) + 1.8, 1.5 * len(panels) + 0.3), layout="constrained")
-    figure.get_layout_engine().set(rect=(0.02, 0, 0.98, 1))  # type: ignore[union-attr]  # room for the names
+    figure = Figure(figsize=(1.5 * len(columns) + 1.8, 1.5 * len(panels) + 0.3))
+    figure.set_layout_engine("constrained", rect=(0.02, 0, 0.98, 1))  # room for the names at the left
     axes = figure.subplots(len(panels), len(columns), squeeze=False)
     for row, panel in zip(axes, panels, strict=True):
         _show(row[0], panel.image, panel.aspect, panel.title)

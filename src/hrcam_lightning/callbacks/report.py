@@ -62,7 +62,8 @@ def print_table(results: Results, title: str) -> None:
     table = Table(title=title, title_justify="left", caption="[95 % bootstrap interval over cases]")
     table.add_column("map")
     for metric, estimate in results[MODEL].items():
-        header = metric.replace("/", "/\n")
+        # Broken by hand, lest a narrow terminal cut it short.
+        header = metric.replace("/", "/\n") if len(metric) < 12 else metric.replace("/", "/\n").replace("_", "_\n")
         table.add_column(f"{header}\nn = {estimate.n}", justify="right", vertical="bottom")
     for name, estimates in results.items():
         label = name if name == MODEL else f"{name}\n(floor)"
