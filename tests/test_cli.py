@@ -405,6 +405,40 @@ def test_a_checkpoint_of_other_classes_is_refused(
     assert "made for classes ['lesion'], but the data have ['tumour']" in message
 
 
+def test_optimiser_schedule_and_parts_come_from_yaml(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    schedulers = "torch.optim.lr_scheduler"
+    plateau = {"class_path": f"{schedulers}.ReduceLROnPlateau", "init_args": {"patience": 0, "threshold": 1e9}}
+    model = {
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
+        "lr_scheduler": {**plateau, "init_args": {**plateau["init_args"], "factor": 0.1}},  # type: ignore[dict-item]
+        "decoder": {"class_path": "HRCAM", "init_args": {"taps": [-1, 0]}},
+        "pooling": "MeanPooling",
+    }
+    Path("over.yaml").write_text(yaml.safe_dump({"model": model}))
+    run = [
+        *CASES,
+        str(tiny_set / "cases.csv"),
+        *SMALL,
+        "--trainer.max_epochs",
+        "3",
+        "--trainer.default_root_dir",
+        "run",
+    ]
+    main(["fit", *run, "-c", "over.yaml"])
+    # never good enough for the plateau: a tenth after each epoch but the first
+    rates = [float(row["learning_rate"]) for row in _rows(Path("run/metrics.csv"))]
+    assert rates == pytest.approx([0.5, 0.05, 0.005])
+    task = LocalizationTask.load_from_checkpoint("run/last.ckpt", weights_only=True)
+    assert [level.channels for level in task.network.decoder.levels] == [16, 4]
+    assert type(task.network.pooling).__name__ == "MeanPooling"
+    main(["fit", *run, "--model.lr_scheduler", f"{schedulers}.StepLR", "--model.lr_scheduler.step_size", "1"])
+    first, second, _ = (float(row["learning_rate"]) for row in _rows(Path("run/metrics.csv")))
+    assert second == pytest.approx(first / 10)
+
+
 def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:
     command = [sys.executable, "-m", "hrcam_lightning", *_again("test", fitted, tiny_set / "cases.csv")]
     main(command[3:])

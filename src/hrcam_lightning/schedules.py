@@ -31,7 +31,7 @@ def learning_rate_factor(schedule: Schedule, progress: float) -> float:
 
 
 def scheduler_config(
-    schedule: Schedule | Callable[[Optimizer], LRScheduler | ReduceLROnPlateau],
+    schedule: Schedule | Callable[[Optimizer], LRScheduler],
     optimizer: Optimizer,
     total_steps: float,
 ) -> LRSchedulerConfigType:

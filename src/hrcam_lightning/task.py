@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from torch import Tensor
+    from torch.optim.lr_scheduler import LRScheduler
 
     from hrcam_lightning.data.contract import Batch, TaskKind
     from hrcam_lightning.geometry import Level, Resampling
@@ -76,7 +77,7 @@ class LocalizationTask(LightningModule):
         views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_averaging: bool = True,
         optimizer: Callable[[Any], Optimizer] = AdamW,
-        lr_scheduler: Schedule | Callable[[Optimizer], Any] = "one_cycle",
+        lr_scheduler: Schedule | Callable[[Optimizer], LRScheduler] = "one_cycle",
     ) -> None:
         super().__init__()
         if consistency < 0:

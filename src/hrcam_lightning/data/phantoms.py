@@ -92,7 +92,8 @@ class PhantomDataModule(LocalizationDataModule):
         try:
             return PhantomSpec.from_yaml(self.path)
         except (SpecError, OSError) as error:
-            raise InputError(f"the spec {self.path} cannot be used: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"the spec {self.path} cannot be used: {reason}") from error
 
     @cached_property
     def counts(self) -> dict[str, int]:
