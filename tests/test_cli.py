@@ -152,7 +152,7 @@ def test_predict_writes_maps_on_the_images_grid(fitted: Path, tiny_set: Path) ->
     task = LocalizationTask.load_from_checkpoint(fitted / "best.ckpt", weights_only=True).eval()
     for row, source in zip(rows, some, strict=True):
         image = _load(tiny_set / source["image"])
-        (path,) = out.glob(f"*{Path(source['image']).name}_map.nii.gz")
+        (path,) = out.glob(f"*{source['case']}_map.nii.gz")
         found = _load(path)
         assert found.shape == image.shape
         assert found.get_data_dtype() == np.float32
@@ -203,9 +203,9 @@ def test_pictures_are_trained_on_and_predicted(tmp_path: Path, monkeypatch: pyte
         "reason": "no positive case has a mask",
     }
     main(_again("predict", Path("run"), Path("cases.csv")))
-    maps = np.load("run/predictions/3.png_map.npy")
+    maps = np.load("run/predictions/3_map.npy")
     assert maps.shape == (1, 18, 21)
-    assert np.asarray(Image.open("run/predictions/3.png_sick.png")).shape == (18, 21, 3)
+    assert np.asarray(Image.open("run/predictions/3_sick.png")).shape == (18, 21, 3)
     assert len(_rows(Path("run/predictions/predictions.csv"))) == 12
 
 
@@ -357,6 +357,7 @@ def test_a_bad_command_line_ends_with_one_sentence(
     cases = [*CASES, str(tiny_set / "cases.csv")]
     phantoms = ["--data", "PhantomDataModule", "--data.spec"]
     Path("file").touch()
+    torch.save({"state_dict": {}}, "foreign")
     Path("bad.yaml").write_text("shape: [16, 16]\nspacing: 1\n")
     deep = ["--model.backbone", "ConvPyramid", "--model.backbone.depth", "6"]
     for arguments, sentence in {
@@ -372,10 +373,38 @@ def test_a_bad_command_line_ends_with_one_sentence(
         ("fit", "-c", "none.yaml"): "none.yaml",
         ("test", *cases, *SMALL, "--ckpt_path", "none.ckpt"): "none.ckpt",
         ("test", *cases, *SMALL, "--ckpt_path", "file"): "file: is not a checkpoint",
+        ("test", *cases, *SMALL, "--ckpt_path", "foreign"): "foreign: holds no run of hrcam",
+        ("test", *cases, *SMALL, "--ckpt_path", "last"): "last.ckpt: no such checkpoint",
+        ("fit", *cases, *SMALL, "--trainer.max_epochs", "-1"): "has no end: give --trainer.max_epochs",
+        ("fit", *cases, *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "-1"): "Invalid learning rate",
+        ("fit", *cases, *SMALL, "--model.views", "[]"): "model.views is empty",
+        ("fit", *cases, *SMALL, "--trainer.accelerator", "gpu"): "gpu" if not torch.cuda.is_available() else "",
         ("test", *cases, *SMALL): "test needs a trained network: give --ckpt_path",
         ("predict", *cases, *SMALL): "predict needs a trained network: give --ckpt_path",
     }.items():
         assert sentence in _error(capsys, monkeypatch, *arguments), arguments
+
+
+def test_switches_win_over_the_checkpoint_and_another_network_is_refused(
+    fitted: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = _again("test", fitted, tiny_set / "cases.csv")
+    again[again.index("--ckpt_path") + 1] = "best"  # of the run folder
+    main(again)
+    averaged = (fitted / "test/cases.csv").read_bytes()
+    main([*again, "--model.view_averaging", "false"])
+    assert (fitted / "test/cases.csv").read_bytes() != averaged
+    message = _error(capsys, monkeypatch, *again, "--model.decoder", "CAM")
+    assert "trained with another --model.decoder" in message
+
+
+def test_an_epoch_without_validation_shows_no_figures_of_another(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = ["--trainer.default_root_dir", "run", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2"]
+    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *run])
+    assert [bool(row["val/loss"]) for row in _rows(Path("run/metrics.csv"))] == [False, True, False]
 
 
 def test_one_class_in_a_split_is_warned_of_and_its_auroc_undefined(fitted: Path, tiny_set: Path) -> None:
@@ -390,7 +419,7 @@ def test_one_class_in_a_split_is_warned_of_and_its_auroc_undefined(fitted: Path,
         main(_again("test", fitted, folder / "cases.csv"))
     figures = json.loads((fitted / "test/metrics.json").read_text())
     assert figures["test/auroc"]["value"] is None
-    assert figures["test/auroc"]["reason"] == "every case is positive: AUROC needs both kinds"
+    assert figures["test/auroc"]["reason"] == "every case is positive: AUROC needs positive and negative cases"
     assert figures["test/normal/false_activation"]["reason"] == "there are no normal cases"
 
 
@@ -402,7 +431,7 @@ def test_a_checkpoint_of_other_classes_is_refused(
     for name in ("cases.csv", "dataset.json"):
         (folder / name).write_text((folder / name).read_text().replace("lesion", "tumour"))
     message = _error(capsys, monkeypatch, *_again("test", fitted, folder / "cases.csv"))
-    assert "made for classes ['lesion'], but the data have ['tumour']" in message
+    assert "the label 'tumour' is unknown; known are normal, lesion" in message
 
 
 def test_optimiser_schedule_and_parts_come_from_yaml(

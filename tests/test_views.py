@@ -78,6 +78,9 @@ def test_only_planes_with_equal_sides_are_turned() -> None:
     assert {view.plane for view in views} == {(0, 2)}
     assert all(view.turns for view in views)
     assert _draws((6, 4), ["rotation"], 0, 1) == [View()]
+    generator = torch.Generator().manual_seed(0)
+    thick = [draw_view((8, 8, 8), ["rotation"], [0] * 3, generator, [1.0, 1.0, 3.0]) for _ in range(50)]
+    assert {view.plane for view in thick} == {(0, 1)}
 
 
 def test_the_seam_of_a_shift_is_left_out() -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 
 from hrcam_lightning import __version__
 from hrcam_lightning.callbacks import FusedMapPanels, LocalizationMetrics, MetricsFile, PredictionWriter
+from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.files import check_writable, replacing
 from hrcam_lightning.task import LocalizationTask
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ class RunConfig(SaveConfigCallback):
         """Write the file, for training only: a test of a run must not replace what it was trained with."""
         if stage != "fit":
             return
-        root = Path(trainer.default_root_dir)
-        root.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, root / "config.yaml", overwrite=True, multifile=self.multifile)
+        config = self.config.clone()
+        config["ckpt_path"] = None  # the file is to train anew, not to go on from where this run did
+        with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
+            part.write_text(self.parser.dump(config), encoding="utf-8")
 
 
 class HrcamCLI(LightningCLI):
@@ -63,22 +65,29 @@ class HrcamCLI(LightningCLI):
                 "last_checkpoint.enable_version_counter": False,
             }
         )
+        parser.link_arguments("fused_maps.limits", "predictions.limits")
         for key in ("checkpoint", "last_checkpoint"):
             parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Read the command line, and look at the checkpoint before anything is built from it."""
+        """Read the command line; look at the run folder and the checkpoint before anything is built from them."""
         super().parse_arguments(parser, args)
+        self._words = list(args) if isinstance(args, list) else sys.argv[1:]
         command = self.config["subcommand"]
-        path = self.config[command].get("ckpt_path")
-        if path is None and command != "fit":
-            raise InputError(f"{command} needs a trained network: give --ckpt_path, for example runs/demo/best.ckpt")
-        if path is not None and path not in ("best", "last", "hpc"):
-            _check_checkpoint(Path(path))
+        settings = self.config[command]
+        root = settings["trainer"]["default_root_dir"]
+        check_writable(Path(root))
+        if settings["ckpt_path"] is not None:
+            settings["ckpt_path"] = str(find_checkpoint(settings["ckpt_path"], root))
+        elif command != "fit":
+            raise InputError(f"{command} needs a trained network: give --ckpt_path, for example {root}/best.ckpt")
+        self._asked = settings["model"].clone()
 
     def before_instantiate_classes(self) -> None:
         """Predictions go to disk alone, the table is `LocalizationMetrics`', and no checkpoint runs code of its own."""
         settings = self.config[self.subcommand]
+        if settings["ckpt_path"] is not None:
+            honour_switches(self._words, self._asked, settings["model"])
         if settings["weights_only"] is None:
             settings["weights_only"] = True
         if self.subcommand == "predict":
@@ -86,20 +95,11 @@ class HrcamCLI(LightningCLI):
         elif self.subcommand in ("validate", "test"):
             settings["verbose"] = False
 
-    def before_fit(self) -> None:
-        """Refuse a run folder that cannot be written to before anything is computed."""
-        root = Path(self.trainer.default_root_dir)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{root}: cannot be made ({error.strerror}); choose another --trainer.default_root_dir"
-            ) from error
-
     def after_fit(self) -> None:
         """Say where the run lies."""
+        best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
         root = self.trainer.default_root_dir
-        self._say(f"Best checkpoint: {root}/best.ckpt   pictures: {root}/maps")
+        self._say(f"Best checkpoint: {best or 'none, for nothing was validated'}   pictures: {root}/maps")
 
     def after_validate(self) -> None:
         """Say where the files are."""
@@ -136,6 +136,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # The run folder is also the checkpoints'; config.yaml stands there first.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # says again what our own sentence says
     HrcamCLI(
         LocalizationTask,
         LocalizationDataModule,
@@ -167,18 +168,9 @@ def console() -> None:
         sys.exit(2)
 
 
-def _check_checkpoint(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: is not a checkpoint, is damaged, or would run code when read") from error
-
-
 def _bad_input(error: BaseException) -> BaseException | None:
     """The bad input that an error comes from; None if it is a fault of the program."""
-    known = (InputError, ArgumentError)
+    known = (InputError, ArgumentError, MisconfigurationException)
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, known):
         seen = seen.__cause__ or seen.__context__

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from hrcam_lightning.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,8 +44,13 @@ def scheduler_config(
             epoch, on ``val/loss`` if it is a plateau scheduler.
         optimizer: What it schedules.
         total_steps: Length of the run.
+
+    Raises:
+        InputError: If a schedule that spans the run is asked for in a run without end.
     """
     if isinstance(schedule, str):
+        if schedule != "constant" and not math.isfinite(total_steps):
+            raise InputError(f"the schedule {schedule} spans the run, which has no end: give --trainer.max_epochs")
         name: Schedule = schedule
         scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(name, step / total_steps))
         return {"scheduler": scheduler, "interval": "step"}

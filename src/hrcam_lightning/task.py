@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -84,6 +86,8 @@ class LocalizationTask(LightningModule):
             raise InputError(f"model.consistency is {consistency}, but a weight must not be negative")
         if not 0 <= consistency_ramp <= 1:
             raise InputError(f"model.consistency_ramp is {consistency_ramp}, but is a share of the run, 0 to 1")
+        if consistency and not views:
+            raise InputError("model.views is empty: name views, or set --model.consistency 0")
         self.save_hyperparameters()
         self.task, self.classes, self.channels, self.dims = task, classes, channels, dims
         self.make_optimizer = optimizer
@@ -172,15 +176,14 @@ class LocalizationTask(LightningModule):
         size = len(images)
         if not self.consistency:
             loss = self.loss(self.network(images).logits, labels)
-            self.log("train/loss", loss, batch_size=size, on_step=False, on_epoch=True)
+            self._log_training(size, loss=loss)
             return loss
-        view = self._draw_view(images)
+        view = self._draw_view(images, batch["affine"][0])
         output: LocalizationOutput = self.network(_cat(images, view.apply(images)))
         loss = self.loss(output.logits, torch.cat([labels, labels]))
         keep = view.seam(images.shape[2:], images.device)
         gap = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
-        self.log("train/loss", loss, batch_size=size, on_step=False, on_epoch=True)
-        self.log("train/disagreement", gap, batch_size=size, on_step=False, on_epoch=True)
+        self._log_training(size, loss=loss, disagreement=gap)
         return loss + self._consistency_weight() * gap
 
     def validation_step(self, batch: Batch, batch_idx: int) -> StepOutput:
@@ -201,6 +204,10 @@ class LocalizationTask(LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=len(batch["image"]), sync_dist=True, prog_bar=stage == "val")
         return {"output": output}
 
+    def _log_training(self, size: int, **values: Tensor) -> None:
+        for name, value in values.items():
+            self.log(f"train/{name}", value, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits (B, K) against labels (B,) class numbers, or (B, K) findings if multilabel."""
         if self.task == "multiclass":
@@ -212,24 +219,37 @@ class LocalizationTask(LightningModule):
         return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Optimiser and schedule, both from the configuration."""
-        optimizer = self.make_optimizer(self.parameters())
+        """Optimiser and schedule, both from the configuration.
+
+        Raises:
+            InputError: If either refuses its settings.
+        """
+        try:
+            optimizer = self.make_optimizer(self.parameters())
+        except ValueError as error:
+            raise InputError(f"model.optimizer cannot be made: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.lr_scheduler, optimizer, steps)}
 
     # --- views
 
-    def _draw_view(self, images: Tensor) -> View:
+    def _draw_view(self, images: Tensor, affine: np.ndarray[Any, Any] | None) -> View:
         # From the run's seed and the step: the same after a restart, and the same on every process.
         generator = torch.Generator().manual_seed((torch.initial_seed() * 1_000_003 + self.global_step) % 2**63)
         strides = self.network.backbone.levels[-1].stride
         max_shift = [int(stride // 2) - 1 if stride > 2 else 1 for stride in strides]
-        return draw_view(images.shape[2:], self.views, max_shift, generator)
+        spacing = None if affine is None else np.sqrt((affine[:3, :3] ** 2).sum(0))[: len(strides)]
+        return draw_view(images.shape[2:], self.views, max_shift, generator, spacing)
 
     def _consistency_weight(self) -> float:
         if not self.consistency_ramp:
             return self.consistency
-        done = self.global_step / self.trainer.estimated_stepping_batches
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise InputError(
+                "the consistency weight rises over a share of the run, which has no end: give --trainer.max_epochs"
+            )
+        done = self.global_step / steps
         return self.consistency * min(1.0, done / self.consistency_ramp)
 
 

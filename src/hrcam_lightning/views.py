@@ -8,8 +8,9 @@ rotations, close it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -87,17 +88,28 @@ def flip_views(dims: int) -> list[View]:
 
 
 def draw_view(
-    size: Sequence[int], kinds: Collection[ViewKind], max_shift: Sequence[int], generator: torch.Generator
+    size: Sequence[int],
+    kinds: Collection[ViewKind],
+    max_shift: Sequence[int],
+    generator: torch.Generator,
+    spacing: Sequence[float] | None = None,
 ) -> View:
     """Draw one view at random, never the identity if anything else is allowed.
 
     Args:
         size: Image size ``S``.
-        kinds: What may be used. A rotation needs two axes of equal length; where there are none it is left out.
+        kinds: What may be used. A rotation needs two axes of equal length and spacing; where there are none it is
+            left out.
         max_shift: Largest shift in pixels, one an axis.
         generator: Source of randomness.
+        spacing: Voxel size along each axis; taken to be equal if not given.
     """
-    planes = [(a, b) for a in range(len(size)) for b in range(a + 1, len(size)) if size[a] == size[b]]
+    step = [1.0] * len(size) if spacing is None else spacing
+    planes = [
+        (a, b)
+        for a, b in combinations(range(len(size)), 2)
+        if size[a] == size[b] and math.isclose(step[a], step[b], rel_tol=1e-3)
+    ]
     limits = [min(limit, n - 1) if "shift" in kinds else 0 for limit, n in zip(max_shift, size, strict=True)]
     if not ("flip" in kinds or ("rotation" in kinds and planes) or any(limits)):
         return View()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,14 @@ from synth import Phantoms, PhantomSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lightning.pytorch import Trainer
+
+
+def _trainer(epoch: int = 0, fn: str = "fit", module: object = None) -> Trainer:
+    """As much of a trainer as a data module looks at."""
+    made = SimpleNamespace(current_epoch=epoch, lightning_module=module, state=SimpleNamespace(fn=fn))
+    return cast("Trainer", made)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -60,7 +68,7 @@ def test_the_training_order_is_a_permutation_by_seed_and_epoch(tiny_set: Path, w
     def names(seed: int, epoch: int) -> list[str]:
         torch.manual_seed(seed)
         module = CaseDataModule(str(tiny_set / "cases.csv"), batch_size=4, num_workers=workers)
-        module.trainer = SimpleNamespace(current_epoch=epoch)  # type: ignore[assignment]
+        module.trainer = _trainer(epoch)
         return [name for batch in module.train_dataloader() for name in batch["case"]]
 
     first = names(0, 0)
@@ -131,3 +139,41 @@ def test_unlabelled_and_empty_splits_are_refused(tiny_set: Path, tmp_path: Path)
     assert len(module.dataset("predict")) == 1
     with pytest.raises(InputError, match="batch_size is 0"):
         CaseDataModule(str(table), batch_size=0)
+
+
+def test_prediction_reads_images_alone_whatever_the_labels_hold(tiny_set: Path, tmp_path: Path) -> None:
+    table = tmp_path / "scans.csv"
+    image = next((tiny_set / "images").iterdir())
+    table.write_text(f"image,label,mask\n{image},,no/such/mask.nii\n")
+    module = CaseDataModule(str(table))
+    module.trainer = _trainer(fn="predict", module=SimpleNamespace(task="binary", classes=["lesion"]))
+    assert set(module.dataset("predict")[0]) == {"image", "case", "affine"}
+    assert module.layout.classes is None
+    labelled = CaseDataModule(str(table))
+    with pytest.raises(InputError, match="the label is empty"):
+        labelled.dataset("test")
+
+
+def test_a_trained_network_says_what_labels_mean(tiny_set: Path, tmp_path: Path) -> None:
+    """A table of one class alone would be taken for another task."""
+    table = tmp_path / "some.csv"
+    image = next((tiny_set / "images").iterdir())
+    table.write_text(f"image,label\n{image},b\n")
+    module = CaseDataModule(str(table), shares=(0, 0, 1))
+    module.trainer = _trainer(fn="test", module=SimpleNamespace(task="multiclass", classes=["a", "b", "c"]))
+    assert module.dataset("test")[0]["label"] == 1
+    assert module.layout.task == "multiclass"
+
+
+def test_settings_of_phantoms_out_of_range_are_refused(spec_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'training: 8' is not a number of cases"):
+        _ = PhantomDataModule(str(spec_path), counts={"training": 8}).counts
+    with pytest.raises(InputError, match="seed is -1"):
+        PhantomDataModule(str(spec_path), seed=-1)
+    with pytest.raises(InputError, match="num_workers is -1"):
+        PhantomDataModule(str(spec_path), num_workers=-1)
+    tight = PhantomSpec.from_yaml(spec_path, {"lesions.lesion.count": [9, 9], "lesions.lesion.radius_mm": 5.5})
+    tight.to_yaml(tmp_path / "tight.yaml")
+    drawn = PhantomDataModule(str(tmp_path / "tight.yaml")).dataset("train")
+    with pytest.raises(InputError, match=r"of the spec 'tiny': lesions\.lesion\.radius_mm .* no room"):
+        _ = [drawn[index] for index in range(8)]

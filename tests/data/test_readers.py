@@ -112,6 +112,37 @@ def test_a_mask_off_its_images_grid_is_refused(tmp_path: Path) -> None:
         read_mask(other_affine, image, read_scan(image))
 
 
+def test_masks_from_pictures_are_exact_or_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "i.png")
+    scan = read_scan(tmp_path / "i.png")
+    numbers = np.zeros((4, 5), np.uint8)
+    numbers[1, 2] = 1
+    palette = Image.fromarray(numbers, mode="P")
+    palette.putpalette([255, 255, 255, 0, 0, 0])  # the background is white
+    palette.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", tmp_path / "i.png", scan), numbers == 1)
+    Image.fromarray(numbers).save(tmp_path / "m.jpg")
+    with pytest.raises(InputError, match="a JPEG cannot hold a mask"):
+        read_mask(tmp_path / "m.jpg", tmp_path / "i.png", scan)
+    Image.fromarray(np.stack([numbers, numbers], -1), mode="LA").save(tmp_path / "la.png")
+    assert read_scan(tmp_path / "la.png").voxels.shape == (1, 4, 5)
+
+
+def test_no_damage_to_a_header_escapes_as_another_error(tmp_path: Path) -> None:
+    whole = _nifti(tmp_path / "a.nii", np.ones((4, 4, 4), np.float32)).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(0, 352))] = int(rng.integers(0, 256))
+        (tmp_path / "b.nii").write_bytes(damaged)
+        try:
+            read_scan(tmp_path / "b.nii")
+        except InputError:
+            refused += 1
+    assert refused > 10
+
+
 def test_normalization_by_an_images_own_values() -> None:
     voxels = np.random.default_rng(0).normal(100, 7, size=(2, 5, 6)).astype(np.float32)
     scored = normalize(voxels, "zscore")

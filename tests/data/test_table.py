@@ -35,7 +35,7 @@ def test_image_and_label_are_enough(tmp_path: Path) -> None:
     assert (table.task, table.classes) == ("binary", ["tumour"])
     assert _labels(table) == [0, 1, 0]
     assert table.cases[1].image == tmp_path / "1.png"
-    assert table.cases[1].name == table.cases[1].subject == "1.png"
+    assert table.cases[1].name == table.cases[1].subject == "1"
 
 
 def test_zero_and_one_are_a_binary_label(tmp_path: Path) -> None:
@@ -87,6 +87,27 @@ def test_a_byte_order_mark_and_quoted_commas_are_no_trouble(tmp_path: Path) -> N
     assert [case.name for case in read_table(path).cases] == ["Smith, J", "ü"]
 
 
+def test_the_negative_label_is_known_in_any_case_and_names_lose_their_endings(tmp_path: Path) -> None:
+    table = read_table(_table(tmp_path, _rows(["Normal", "normal", "sick", "NORMAL"])))
+    assert (table.task, _labels(table)) == ("binary", [0, 0, 1, 0])
+    assert [case.name for case in table.cases] == ["0", "1", "2", "3"]
+    (tmp_path / "0.nii.gz").touch()
+    both = read_table(_table(tmp_path, "image\n0.png\n0.nii.gz\n"))
+    assert [case.name for case in both.cases] == ["0.png", "0.nii.gz"]
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"classes": 2}', '{"task": "triage"}', "{"])
+def test_a_damaged_dataset_json_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset\.json"):
+        read_table(_table(tmp_path, _rows(["0", "1"])))
+
+
+def test_a_class_called_like_the_negative_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'a' is both a class and the label of a case without any finding"):
+        read_table(_table(tmp_path, _rows(["a", "b"])), "binary", ["a"], negative="a")
+
+
 def test_a_table_without_labels_can_be_predicted(tmp_path: Path) -> None:
     table = read_table(_table(tmp_path, "image\n0.png\n1.png\n"))
     assert (table.task, table.classes, _labels(table)) == (None, None, [None, None])
@@ -126,15 +147,18 @@ def test_all_cases_go_to_test_if_asked(tmp_path: Path) -> None:
         ("image,label\n0.png,0\n0.png,1\n", "'0.png' stands in it twice"),
         (
             "image,label,split\n0.png,0,train\n1.png,1,dev\n",
-            "line 3: the split is 'dev'; one of train, val, test",
+            "case 1: the split is 'dev'; one of train, val, test",
         ),
         (
             "image,label,split,subject\n0.png,0,train,s\n1.png,1,test,s\n",
-            "line 3: the subject 's' is in train and in test",
+            "case 1: the subject 's' is in train and in test",
         ),
         ("image,label,mask\n0.png,a|b,1.png\n1.png,a,\n", "several classes: say whose mask"),
         ("image,label,mask\n0.png,a|b,a=1.png|a=2.png\n", "two masks for class a"),
         ("image,label\n,0\n", "line 2: the image is empty"),
+        ("image,label\n\n\n0.png,0|1|1\n", "line 4: the label '0|1|1' names a class twice".replace("|", r"\\|")),
+        ("image,label\n0.png,120000\n1.png,1\n2.png,2\n", "would mean 120001 classes"),
+        ("image,label\n0.png," + "x" * 200_000 + "\n", "cannot be read as a CSV file"),
     ],
 )
 def test_unfit_tables_are_refused_with_the_line(tmp_path: Path, text: str, sentence: str) -> None:
@@ -147,7 +171,7 @@ def test_an_unknown_label_is_named_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 3: the label 'tumor' is unknown; known are normal, tumour"):
         read_table(_table(tmp_path, _rows(["tumour", "tumor"])), "binary", ["tumour"])
     with pytest.raises(InputError, match="several labels in one case, but the task is binary"):
-        read_table(_table(tmp_path, _rows(["a|a", "normal"])), "binary", ["a"])
+        read_table(_table(tmp_path, _rows(["a|normal", "normal"])), "binary", ["a"])
 
 
 def test_a_missing_table_and_a_binary_file_are_named(tmp_path: Path) -> None:

@@ -43,6 +43,29 @@ def test_false_activation_is_the_share_of_normals_at_or_above_the_threshold() ->
     assert estimate.n == 4
 
 
+def test_a_normal_image_is_one_without_any_finding() -> None:
+    """Three classes: a case of class a is no normal image for class b, and any class's map may light up."""
+    labels = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    maps = torch.full((4, 3, 2, 2), -10.0)
+    maps[0, 1] = maps[1, 2] = 5.0
+    table = _scores(maps, torch.zeros(4, 3, 2, 2, dtype=torch.bool), labels)
+    estimate = table.localization([1.0, 1.0, 1.0])["normal/false_activation"]
+    assert estimate.value == pytest.approx(1 / 3)
+    assert estimate.n == 3
+    # the class without lesions in validation has no threshold and never counts as active
+    assert table.localization([1.0, 1.0, math.nan])["normal/false_activation"].value == 0
+
+
+def test_the_map_of_the_normal_class_is_no_false_activation() -> None:
+    labels = torch.eye(3)[[0, 0, 1, 2]]
+    maps = torch.full((4, 3, 2, 2), -10.0)
+    maps[:, 0] = 9.0
+    maps[0, 2] = 5.0
+    table = _scores(maps, torch.zeros(4, 3, 2, 2, dtype=torch.bool), labels)
+    estimate = table.localization([math.nan, 1.0, 1.0], normal_class=0)["normal/false_activation"]
+    assert (estimate.value, estimate.n) == (0.5, 2)
+
+
 def test_without_a_threshold_false_activation_is_undefined() -> None:
     table = _scores(*_lesions([5], [2]))
     for missing in (None, [math.nan]):

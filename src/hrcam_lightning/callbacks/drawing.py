@@ -58,17 +58,18 @@ def make_panel(
     """Bring a case of one class to upright 2D.
 
     Volumes show the slice along the last axis that holds most of the lesion, or the map's peak where there is none.
-    With an affine, axis 0 runs to the right and axis 1 upwards, as in NIfTI viewers; pictures stay as they are.
+    With an affine, axis 0 runs to the right and axis 1 upwards, which is upright for R-A-S and L-A-S storage; pictures
+    stay as they are. Nothing is turned to a canonical frame.
 
     Args:
         title: Beside the image.
-        image: (C, *S); its first channel is drawn.
+        image: (C, *S); the mean of its channels is drawn.
         truth: bool (*S).
         levels: (*S) each.
         fused: (*S).
         affine: Voxel to millimetres, None for a picture.
     """
-    tensors = [image[0], truth, *levels, fused]
+    tensors = [image.float().mean(0), truth, *levels, fused]
     arrays: list[Array] = [tensor.detach().cpu().float().numpy() for tensor in tensors]
     if fused.ndim == 3:
         where = arrays[1] if arrays[1].any() else arrays[-1] == arrays[-1].max()

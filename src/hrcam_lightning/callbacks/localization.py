@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 
+from hrcam_lightning.callbacks.processes import gather
 from hrcam_lightning.callbacks.report import MODEL, print_table, write_cases, write_metrics
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain import center_maps, random_maps
@@ -105,12 +106,13 @@ class LocalizationMetrics(Callback):
             task.thresholds.copy_(torch.tensor(tables[MODEL].thresholds(self.recall)))
             self._floor_thresholds = {name: tables[name].thresholds(self.recall) for name in FLOORS}
         thresholds = {MODEL: task.thresholds.tolist(), **self._floor_thresholds}
-        results = {name: table.localization(thresholds.get(name), resamples) for name, table in tables.items()}
+        normal = task.classes.index("normal") if task.task == "multiclass" and "normal" in task.classes else None
+        results = {name: table.localization(thresholds.get(name), normal, resamples) for name, table in tables.items()}
         results[MODEL] = {**tables[MODEL].classification(task.task, resamples), **results[MODEL]}
         # Every process has the same figures by now; the floors' do not change while training.
         figures = {f"{stage}/{name}": estimate.value for name, estimate in results[MODEL].items()}
         task.log_dict(figures, sync_dist=True)
-        names = _gather(self._names)
+        names = {number: name for part in gather(self._names) for number, name in part.items()}
         if fitting or not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / stage
@@ -123,11 +125,3 @@ def _one_hot(labels: Tensor, classes: int) -> Tensor:
     if labels.ndim == 2:
         return labels
     return labels[:, None] if classes == 1 else F.one_hot(labels, classes)
-
-
-def _gather(names: dict[int, str]) -> dict[int, str]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return names
-    parts: list[dict[int, str]] = [{} for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, names)
-    return {number: name for part in parts for number, name in part.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from lightning.pytorch import Callback
@@ -22,8 +22,18 @@ if TYPE_CHECKING:
     from hrcam_lightning.task import LocalizationTask, StepOutput
 
 
+class _Kept(NamedTuple):
+    """A case that may be drawn, and its masks as W&B takes them."""
+
+    case: str
+    panel: Panel
+    masks: dict[str, Any]
+
+
 class FusedMapPanels(Callback):
     """Draw the maps of a few cases, half of them with a lesion, on one colour scale.
+
+    The levels are those of the image as it is; with averaged views the fused map is not quite their sum.
 
     Training writes one sheet every few epochs, ``maps/epoch_004.png``; `validate` and `test` write one picture a case,
     ``test/maps/<case>.png``. With a W&B logger the same sheets go there, and each case as an image with its masks.
@@ -44,13 +54,16 @@ class FusedMapPanels(Callback):
         if not limits[0] < limits[1]:
             raise InputError(f"fused_maps.limits is {list(limits)}, but the first must be below the second")
         self.cases, self.every_n_epochs, self.limits = cases, every_n_epochs, limits
-        self._panels: dict[bool, list[Panel]] = {}
-        self._images: list[dict[str, Any]] = []
+        self._panels: dict[bool, list[_Kept]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Remove the sheets of an earlier run in the same folder; a resumed run keeps those of its own epochs."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            _remove_pictures(Path(trainer.default_root_dir) / "maps", f"epoch_{trainer.current_epoch:03d}.png")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Forget the last epoch's cases."""
         self._panels = {True: [], False: []}
-        self._images = []
 
     on_test_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
 
@@ -66,11 +79,11 @@ class FusedMapPanels(Callback):
         """Keep the first cases of each kind."""
         if not self._wanted(trainer):
             return
-        share = {True: (self.cases + 1) // 2, False: self.cases // 2}
         for index in range(len(batch["case"])):
-            abnormal = bool(batch["mask"][index].any())
-            if len(self._panels[abnormal]) < share[abnormal]:
-                self._keep(pl_module, outputs["output"], batch, index)
+            findings = batch["label"][index] if pl_module.task != "multiclass" else batch["mask"][index]
+            abnormal = bool(findings.any())
+            if len(self._panels[abnormal]) < self.cases:
+                self._panels[abnormal].append(self._keep(pl_module, outputs["output"], batch, index))
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
@@ -83,13 +96,13 @@ class FusedMapPanels(Callback):
         self._draw(trainer, "test")
 
     def _wanted(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return False
         if trainer.state.fn != "fit":
             return True
         return bool(self.every_n_epochs) and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _keep(self, task: LocalizationTask, output: LocalizationOutput, batch: Batch, index: int) -> None:
+    def _keep(self, task: LocalizationTask, output: LocalizationOutput, batch: Batch, index: int) -> _Kept:
         truth = batch["mask"][index]
         probability = task.probabilities(output.logits)[index]
         shown = truth.flatten(1).any(-1).nonzero()
@@ -104,41 +117,29 @@ class FusedMapPanels(Callback):
         panel = make_panel(
             title, batch["image"][index], truth[k], levels, output.maps[index, k], batch["affine"][index]
         )
-        self._panels[bool(truth.any())].append(panel)
         found = panel.fused >= float(task.thresholds[k])  # nothing, before validation has set a threshold
-        self._images.append(
-            {
-                "case": batch["case"][index],
-                "image": panel.image,
-                "masks": {
-                    "ground_truth": {
-                        "mask_data": panel.truth.astype(np.uint8),
-                        "class_labels": {1: task.classes[k]},
-                    },
-                    "predictions": {
-                        "mask_data": found.astype(np.uint8),
-                        "class_labels": {1: f"{task.classes[k]} (map)"},
-                    },
-                },
-            }
-        )
+        masks = {
+            "ground_truth": {"mask_data": panel.truth.astype(np.uint8), "class_labels": {1: task.classes[k]}},
+            "predictions": {"mask_data": found.astype(np.uint8), "class_labels": {1: f"{task.classes[k]} (map)"}},
+        }
+        return _Kept(batch["case"][index], panel, masks)
 
     def _draw(self, trainer: Trainer, stage: str) -> None:
-        panels = [*self._panels[True], *self._panels[False]]
-        if not panels:
+        # Half of each kind; where one kind runs out the other fills up.
+        abnormal, normal = self._panels[True], self._panels[False]
+        first = min(len(abnormal), max((self.cases + 1) // 2, self.cases - len(normal)))
+        kept = [*abnormal[:first], *normal[: self.cases - first]]
+        if not kept:
             return
-        root = Path(trainer.default_root_dir)
+        root, panels = Path(trainer.default_root_dir), [one.panel for one in kept]
         if trainer.state.fn == "fit":
-            self._log(
-                trainer,
-                f"{stage}/maps",
-                self._save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", panels),
-            )
-            return
-        for panel in panels:
-            case = panel.title.partition("\n")[0]
-            self._save(root / stage / "maps" / f"{safe_name(case)}.png", [panel])
-        self._log(trainer, f"{stage}/maps", self._save(root / stage / "maps.png", panels))
+            sheet = self._save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", panels)
+        else:
+            _remove_pictures(root / stage / "maps")
+            for one in kept:
+                self._save(root / stage / "maps" / f"{safe_name(one.case)}.png", [one.panel])
+            sheet = self._save(root / stage / "maps.png", panels)
+        self._log(trainer, f"{stage}/maps", sheet, kept)
 
     def _save(self, path: Path, panels: list[Panel]) -> np.ndarray[Any, Any]:
         picture = pixels(draw_panels(panels, self.limits))
@@ -146,17 +147,24 @@ class FusedMapPanels(Callback):
             Image.fromarray(picture).save(part)
         return picture
 
-    def _log(self, trainer: Trainer, key: str, sheet: np.ndarray[Any, Any]) -> None:
+    def _log(self, trainer: Trainer, key: str, sheet: np.ndarray[Any, Any], kept: list[_Kept]) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(key, [sheet], step=trainer.global_step)
                 logger.log_image(
                     f"{key}/cases",
-                    [_grey(image["image"]) for image in self._images],
+                    [_grey(one.panel.image) for one in kept],
                     step=trainer.global_step,
-                    caption=[image["case"] for image in self._images],
-                    masks=[image["masks"] for image in self._images],
+                    caption=[one.case for one in kept],
+                    masks=[one.masks for one in kept],
                 )
+
+
+def _remove_pictures(folder: Path, first: str = "") -> None:
+    """Remove the pictures of a folder whose names do not come before `first`."""
+    for path in folder.glob("*.png"):
+        if path.name >= first:
+            path.unlink()
 
 
 def _grey(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

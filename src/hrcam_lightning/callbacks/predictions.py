@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from hrcam_lightning.callbacks.drawing import Limits, overlay
+from hrcam_lightning.callbacks.processes import gather
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import replacing, safe_name, write_csv
 
@@ -76,11 +77,13 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Write the table."""
         folder = self._folder(trainer)
-        # One table a process: predictions are not gathered.
-        name = "predictions.csv" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.csv"
-        write_csv(folder / name, self._rows, list(self._rows[0]) if self._rows else ["case"])
-        if trainer.is_global_zero:
-            Console().print(f"{len(self._files)} cases written to {folder}", highlight=False, soft_wrap=True)
+        parts = gather(self._rows)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        rows = [row for part in parts for row in part]
+        write_csv(folder / "predictions.csv", rows, list(rows[0]) if rows else ["case"])
+        count = len({row["case"] for row in rows})
+        Console().print(f"{count} cases written to {folder}", highlight=False, soft_wrap=True)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder) if self.folder else Path(trainer.default_root_dir) / "predictions"

@@ -99,7 +99,9 @@ class CaseDataModule(LocalizationDataModule):
     ) -> None:
         super().__init__(batch_size, num_workers)
         self.path = cases
-        self._read = partial(read_table, Path(cases), task, classes, negative, shares)
+        self._task: TaskKind | None = task
+        self._classes = classes
+        self._read = partial(read_table, Path(cases), negative=negative, shares=shares)
         self.predict_split = predict_split
         self.normalization: Normalization = normalization
         self.cache = cache
@@ -109,10 +111,17 @@ class CaseDataModule(LocalizationDataModule):
     def table(self) -> CaseTable:
         """The table, read when it is first asked for.
 
+        A trained network's task and classes say what labels mean, unless arguments do; a table of a few test cases
+        need not hold all classes. Prediction reads images alone.
+
         Raises:
             InputError: If it cannot be used.
         """
-        return self._read()
+        module = self.trainer.lightning_module if self.trainer else None
+        task = self._task or getattr(module, "task", None)
+        classes = self._classes or getattr(module, "classes", None)
+        predicting = self.trainer is not None and self.trainer.state.fn == "predict"
+        return self._read(task=task, classes=classes, labelled=not predicting)
 
     @cached_property
     def layout(self) -> Layout:
@@ -130,7 +139,9 @@ class CaseDataModule(LocalizationDataModule):
             wanted = self.predict_split if split == "predict" else split
             cases = [case for case in self.table.cases if wanted in ("all", case.split)]
             if not cases:
-                raise InputError(f"{self.path}: no case is in the split '{wanted}'")
+                raise InputError(
+                    f"{self.path}: no case is in the split '{wanted}'; give a column 'split', or more cases"
+                )
             if split != "predict":
                 self._check_labels(cases, split)
             self._datasets[split] = CaseDataset(cases, self.table, self.normalization, self.cache)

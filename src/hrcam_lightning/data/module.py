@@ -37,6 +37,8 @@ class LocalizationDataModule(LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}, but must be at least 1")
+        if num_workers < 0:
+            raise InputError(f"data.num_workers is {num_workers}, but must not be negative")
         self.batch_size = batch_size
         self.num_workers = num_workers
 

@@ -35,7 +35,10 @@ class PhantomDataset(Dataset[Sample]):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        case = self.phantoms[self.first + index]
+        try:
+            case = self.phantoms[self.first + index]
+        except SpecError as error:  # a lesion that found no room
+            raise InputError(f"case {self.first + index} of the spec '{self.phantoms.spec.name}': {error}") from error
         return {
             "image": torch.from_numpy(normalize(case.image[None], self.normalization)),
             "label": case.label,
@@ -75,6 +78,8 @@ class PhantomDataModule(LocalizationDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
+        if seed < 0:
+            raise InputError(f"data.seed is {seed}, but must not be negative")
         self.path = spec
         self.seed = seed
         self.fresh = fresh
@@ -99,6 +104,9 @@ class PhantomDataModule(LocalizationDataModule):
     def counts(self) -> dict[str, int]:
         """Cases of train, val and test."""
         counts = {**self.spec.splits, **self._counts}
+        for name, count in counts.items():
+            if name not in ("train", "val", "test") or count < 0:
+                raise InputError(f"data.counts: '{name}: {count}' is not a number of cases of train, val or test")
         return {name: counts.get(name, 0) for name in ("train", "val", "test")}
 
     @property

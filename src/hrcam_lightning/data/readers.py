@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image, UnidentifiedImageError
 
 from hrcam_lightning.errors import InputError
@@ -24,6 +25,11 @@ Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg")
+# What nibabel and Pillow raise on files that are cut short, overwritten, or claim more voxels than they hold.
+DAMAGED = (
+    ImageFileError, HeaderDataError, WrapStructError, UnidentifiedImageError, EOFError, OSError, SyntaxError,
+    ValueError, OverflowError, MemoryError, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,15 @@ class Scan:
     affine: Affine | None
 
 
-def read_scan(path: Path) -> Scan:
+def read_scan(path: Path, *, palette: bool = False) -> Scan:
     """Read an image.
 
     NIfTI gives one channel, (1, *S), with a trailing axis of one slice dropped; a picture gives (1, H, W) if grey
     and (3, H, W) if in colour, transparency dropped.
+
+    Args:
+        path: The file.
+        palette: Take the numbers of a palette picture, not its colours.
 
     Raises:
         InputError: If the file is missing, damaged, of an unknown kind, of more than three axes, or holds NaN.
@@ -54,7 +64,7 @@ def read_scan(path: Path) -> Scan:
     if name.endswith(NIFTI):
         scan = _read_nifti(path)
     elif name.endswith(PICTURES):
-        scan = Scan(_read_picture(path), None)
+        scan = Scan(_read_picture(path, palette), None)
     else:
         raise InputError(f"{path}: not a known kind of image; {', '.join(NIFTI + PICTURES)} can be read")
     if not np.isfinite(scan.voxels).all():
@@ -64,12 +74,14 @@ def read_scan(path: Path) -> Scan:
 
 
 def read_mask(path: Path, image_path: Path, scan: Scan) -> Bools:
-    """Read the mask of an image: 0 is outside, anything else inside.
+    """Read the mask of an image: 0 is outside, anything else inside; of a palette picture the numbers count.
 
     Raises:
-        InputError: If it cannot be read, or is not on the grid of its image.
+        InputError: If it cannot be read, is not on the grid of its image, or is a JPEG, whose values are not exact.
     """
-    mask = read_scan(path)
+    if path.name.lower().endswith((".jpg", ".jpeg")):
+        raise InputError(f"{path}: a JPEG cannot hold a mask, for it changes values; save the mask as PNG or NIfTI")
+    mask = read_scan(path, palette=True)
     if mask.voxels.shape[1:] != scan.voxels.shape[1:]:
         raise InputError(
             f"{path}: the mask is {_size(mask)}, but its image {image_path} is {_size(scan)}; resample it to the image"
@@ -104,24 +116,28 @@ def _read_nifti(path: Path) -> Scan:
         image = nib.load(path)
         assert isinstance(image, SpatialImage)  # every kind that the two endings stand for
         data = np.asanyarray(image.dataobj)
-    except (ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: cannot be read as NIfTI, it may be damaged ({_one_line(error)})") from error
+    affine = np.asarray(image.affine, dtype=np.float64)
     if data.dtype.kind not in "iufb":
         raise InputError(f"{path}: voxels of type {data.dtype} are not numbers on a scale; convert the image to float")
+    if not data.size or not np.isfinite(affine).all():
+        raise InputError(f"{path}: has no voxels, or an affine that is not finite; mend the header")
     while data.ndim > 2 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim not in (2, 3):
         shape = " x ".join(str(n) for n in data.shape)
         raise InputError(f"{path}: has shape {shape}; 2D and 3D images can be read, so pick one volume of it first")
-    return Scan(np.ascontiguousarray(data, dtype=np.float32)[None], np.asarray(image.affine, dtype=np.float64))
+    return Scan(np.ascontiguousarray(data, dtype=np.float32)[None], affine)
 
 
-def _read_picture(path: Path) -> Floats:
+def _read_picture(path: Path, palette: bool) -> Floats:
+    kept = ("1", "L", "I", "F", "I;16", "I;16B", "RGB", *(("P",) if palette else ()))
     try:
         with Image.open(path) as image:
-            picture = image if image.mode in ("1", "L", "I", "F", "I;16", "I;16B", "RGB") else image.convert("RGB")
-            pixels = np.asarray(picture, dtype=np.float32)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            mode = image.mode if image.mode in kept else "L" if image.mode in ("LA", "La") else "RGB"
+            pixels = np.asarray(image if mode == image.mode else image.convert(mode), dtype=np.float32)
+    except DAMAGED as error:
         raise InputError(f"{path}: cannot be read as a picture, it may be damaged ({_one_line(error)})") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

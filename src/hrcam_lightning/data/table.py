@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from hrcam_lightning.data.contract import TaskKind
+from hrcam_lightning.data.readers import PICTURES
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
+MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def read_table(
     classes: Sequence[str] | None = None,
     negative: str = "normal",
     shares: Sequence[float] = (0.7, 0.15, 0.15),
+    *,
+    labelled: bool = True,
 ) -> CaseTable:
     """Read a table of cases.
 
@@ -79,49 +83,74 @@ def read_table(
         negative: Label of a case without any finding (binary and multilabel).
         shares: Shares of train, val and test where the table has no ``split`` column: by subject, in the order of a
             hash of its name, each label apart, so that the same table is always split alike.
+        labelled: Read labels and masks; prediction does without, whatever they hold.
 
     Raises:
         InputError: If the table cannot be used; names the row.
     """
     rows = _read_rows(path)
-    header = rows[0].keys()
+    header = rows[0][1].keys()
     if "image" not in header:
         raise InputError(f"{path}: has no column 'image', only {', '.join(header)}; 'image' and 'label' are needed")
     names: list[str] = []
     encoded: Sequence[int | tuple[int, ...] | None] = [None] * len(rows)
-    if "label" in header:
-        labels = [[part.strip() for part in row["label"].split("|")] for row in rows]
-        for number, parts in enumerate(labels, start=2):
-            if not all(parts):
-                raise InputError(f"{path}, line {number}: the label is empty; write a class, or '{negative}' for none")
+    if labelled and "label" in header:
+        labels = [_read_label(path, line, row["label"], negative) for line, row in rows]
         known = _dataset_json(path)
         kind: TaskKind = task or known.get("task") or _guess_task(labels)
         names = list(classes or known.get("classes") or _guess_classes(path, kind, labels, negative))
-        encoded = [_encode(path, number, parts, kind, names, negative) for number, parts in enumerate(labels, start=2)]
+        if kind != "multiclass" and negative in names:
+            raise InputError(f"{path}: '{negative}' is both a class and the label of a case without any finding")
+        encoded = [
+            _encode(path, line, parts, kind, names, negative) for (line, _), parts in zip(rows, labels, strict=True)
+        ]
         task = kind
     else:
         task = None
+    stems = [_stem(row["image"]) for _, row in rows]
+    unique = len(set(stems)) == len(stems)
     cases = [
-        _case(path, number, row, label, task, names)
-        for number, (row, label) in enumerate(zip(rows, encoded, strict=True), start=2)
+        _case(path, line, row, row.get("case") or (stem if unique else row["image"]), label, task, names)
+        for (line, row), stem, label in zip(rows, stems, encoded, strict=True)
     ]
     _refuse_doubles(path, cases)
     cases = _check_splits(path, cases) if "split" in header else _split(cases, shares)
     return CaseTable(tuple(cases), task, names or None)
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _stem(image: str) -> str:
+    """Name of a case by its image, without the ending that says what kind of file it is."""
+    name = image.replace("\\", "/")
+    ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES) if name.lower().endswith(ending)), "")
+    return name.removesuffix(name[len(name) - len(ending) :]) if ending else name
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows with the number of the line that they end on."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), restval="")
+        rows = []
+        for row in reader:
+            values = {key.strip(): (value or "").strip() for key, value in row.items() if key}
+            rows.append((reader.line_num, values))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a table of cases with --data.cases") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
     if not rows:
         raise InputError(f"{path}: holds no cases; the first line names the columns, each further line is a case")
     return rows
+
+
+def _read_label(path: Path, line: int, text: str, negative: str) -> list[str]:
+    parts = [part.strip() for part in text.split("|")]
+    if not all(parts):
+        raise InputError(f"{path}, line {line}: the label is empty; write a class, or '{negative}' for none")
+    if len(set(parts)) < len(parts):
+        raise InputError(
+            f"{path}, line {line}: the label '{text}' names a class twice; list the classes, not zeros and ones"
+        )
+    return [negative if part.lower() == negative.lower() else part for part in parts]
 
 
 def _dataset_json(path: Path) -> dict[str, Any]:
@@ -132,6 +161,9 @@ def _dataset_json(path: Path) -> dict[str, Any]:
         known = json.loads(beside.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{beside}: is not valid JSON ({error})") from error
+    names = known.get("classes", []) if isinstance(known, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{beside}: must be an object whose 'classes' is a list of names")
     if known.get("task") not in (None, *get_args(TaskKind)):
         raise InputError(f"{beside}: task is {known['task']!r}; one of {', '.join(get_args(TaskKind))} is known")
     return dict(known)
@@ -146,14 +178,15 @@ def _guess_task(labels: list[list[str]]) -> TaskKind:
 def _guess_classes(path: Path, task: TaskKind, labels: list[list[str]], negative: str) -> list[str]:
     found = sorted({part for parts in labels for part in parts})
     if task == "multiclass":
-        return (
-            found
-            if not all(name.isdigit() for name in found)
-            else [str(n) for n in range(int(max(found, key=int)) + 1)]
-        )
+        if not all(name.isdigit() for name in found):
+            return found
+        highest = int(max(found, key=int))
+        if highest >= MOST_CLASSES:
+            raise InputError(f"{path}: the label {highest} would mean {highest + 1} classes; give --data.classes")
+        return [str(number) for number in range(highest + 1)]
     if task == "binary" and set(found) <= {"0", "1"}:
         return ["positive"]
-    positives = [name for name in found if name.lower() != negative.lower()]
+    positives = [name for name in found if name != negative]
     if task == "binary" and len(positives) == 2:
         first, second = positives
         raise InputError(
@@ -168,7 +201,7 @@ def _encode(
 ) -> int | tuple[int, ...]:
     numbers = []
     for part in parts:
-        if task != "multiclass" and part.lower() == negative.lower():
+        if task != "multiclass" and part == negative:
             continue
         if part in classes:
             numbers.append(classes.index(part))
@@ -192,6 +225,7 @@ def _case(
     path: Path,
     line: int,
     row: dict[str, str],
+    name: str,
     label: int | tuple[int, ...] | None,
     task: TaskKind | None,
     classes: list[str],
@@ -199,7 +233,6 @@ def _case(
     if not row["image"]:
         raise InputError(f"{path}, line {line}: the image is empty")
     image = path.parent / row["image"]
-    name = row.get("case") or row["image"].replace("\\", "/")
     masks = _masks(path, line, row.get("mask", ""), label, task, classes)
     for file in (image, *masks.values()):
         if not file.is_file():
@@ -219,7 +252,7 @@ def _masks(
         return {}
     present = _present(label, task, classes)
     masks: dict[str, Path] = {}
-    for part in text.split("|"):
+    for part in (part.strip() for part in text.split("|")):
         name, sign, file = part.partition("=")
         if not sign or name not in classes:
             if len(present) > 1:
@@ -252,12 +285,15 @@ def _refuse_doubles(path: Path, cases: list[Case]) -> None:
 
 def _check_splits(path: Path, cases: list[Case]) -> list[Case]:
     home: dict[str, str] = {}
-    for line, case in enumerate(cases, start=2):
+    for case in cases:
         if case.split not in SPLITS:
-            raise InputError(f"{path}, line {line}: the split is '{case.split}'; one of {', '.join(SPLITS)} is needed")
+            raise InputError(
+                f"{path}, case {case.name}: the split is '{case.split}'; one of {', '.join(SPLITS)} is needed"
+            )
         if home.setdefault(case.subject, case.split) != case.split:
             raise InputError(
-                f"{path}, line {line}: the subject '{case.subject}' is in {home[case.subject]} and in {case.split}; "
+                f"{path}, case {case.name}: the subject '{case.subject}' is in {home[case.subject]} "
+                f"and in {case.split}; "
                 "keep each subject in one split"
             )
     return cases

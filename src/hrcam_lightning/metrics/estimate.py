@@ -117,8 +117,10 @@ def auroc_estimate(scores: Floats, labels: Floats, resamples: int = 1000) -> Est
     """
     both = (labels.min(0) == 0) & (labels.max(0) == 1)
     if not both.any():
-        kind = "positive" if labels.all() else "negative"
-        return undefined(len(labels), f"every case is {kind}: AUROC needs both kinds")
+        kind = {1.0: "every case is positive", 0.0: "every case is negative"}.get(
+            float(labels.mean()), "no class has both"
+        )
+        return undefined(len(labels), f"{kind}: AUROC needs positive and negative cases")
     columns = np.flatnonzero(both)
 
     def statistic(index: Ints) -> Floats:

@@ -80,11 +80,15 @@ class ScoreTable:
         right = (self.probability.argmax(1) == self.label.argmax(1)).astype(np.float64)
         return {name: mean_estimate(right, np.ones(len(right)), "there are no cases", resamples)}
 
-    def localization(self, thresholds: Sequence[float] | None, resamples: int = 1000) -> dict[str, Estimate]:
+    def localization(
+        self, thresholds: Sequence[float] | None, normal_class: int | None = None, resamples: int = 1000
+    ) -> dict[str, Estimate]:
         """``pointing``, ``pixel_ap`` and ``normal/false_activation``.
 
         Args:
             thresholds: One a class, found on validation cases; None if there are none.
+            normal_class: Which class means "no finding", in a multiclass task that has one. Elsewhere a normal image is
+                one that is of no class.
             resamples: Of the intervals; 0 for none.
         """
         broken = int((self.finite.min(1) == 0).sum())
@@ -95,17 +99,20 @@ class ScoreTable:
         return {
             "pointing": _mean_known(self.pointing, no_mask, resamples),
             "pixel_ap": _mean_known(self.pixel_ap, no_mask, resamples),
-            "normal/false_activation": self._false_activation(thresholds, resamples),
+            "normal/false_activation": self._false_activation(thresholds, normal_class, resamples),
         }
 
-    def _false_activation(self, thresholds: Sequence[float] | None, resamples: int) -> Estimate:
-        if thresholds is None or all(math.isnan(value) for value in thresholds):
-            return undefined(0, "no threshold: run validate or fit on cases with masks first")
-        limits = np.asarray(thresholds)
-        normal = (self.label == 0) & np.isfinite(limits)
-        above = np.where(normal, self.peak >= limits, 0).astype(np.float64)
-        count = normal.sum(1).astype(np.float64)
-        return mean_estimate(above.sum(1), count, "there are no normal cases", resamples)
+    def _false_activation(
+        self, thresholds: Sequence[float] | None, normal_class: int | None, resamples: int
+    ) -> Estimate:
+        """Share of normal images on which any class's map reaches its threshold."""
+        limits = np.asarray(thresholds if thresholds is not None else [math.nan] * self.label.shape[1])
+        findings = np.arange(len(limits)) != (-1 if normal_class is None else normal_class)
+        if not np.isfinite(limits[findings]).any():
+            return undefined(0, "no threshold: no case of the validation split had a mask")
+        normal = (self.label[:, findings].sum(1) == 0).astype(np.float64)
+        above = (self.peak >= limits)[:, findings].any(1)  # a class without threshold, NaN, is never reached
+        return mean_estimate(normal * above, normal, "there are no normal cases", resamples)
 
 
 class CaseScores(Metric):
