@@ -1,8 +1,9 @@
-"""``hrcam-synth``: generate, verify and preview sets of phantoms."""
+"""``hrcam-synth``: generate, verify, preview and read sets of phantoms."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -13,17 +14,20 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from synth.ceiling import SPLIT, TEMPLATES, ceiling, drawn, stored
 from synth.dataset import generate, ordered, share
-from synth.files import DatasetError
+from synth.files import DatasetError, write_whole
 from synth.phantom import Phantoms
 from synth.reading import SpecError
 from synth.spec import PhantomSpec, Splits
+from synth.tables import ceiling_table
 from synth.verify import open_set, problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SHOWN_PROBLEMS = 5
+OBSERVED = 400
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_natural, default=0, metavar="N", help="of what SPEC draws")
     _add_overrides(command)
     command.set_defaults(run=_preview)
+
+    command = commands.add_parser("observer", help="score the best possible reader of a specification or a set")
+    command.add_argument("config", type=Path, nargs="?", metavar="SPEC", help="read cases drawn from SPEC")
+    command.add_argument("--dataset", type=Path, metavar="DIR", help=f"read the {SPLIT} split of a set instead")
+    command.add_argument("--cases", type=_natural, metavar="N", help=f"default {OBSERVED}; of a set, all")
+    command.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the cases of SPEC and the reader")
+    text = f"shapes that the reader averages over (default {TEMPLATES})"
+    command.add_argument("--templates", type=_natural, default=TEMPLATES, metavar="N", help=text)
+    command.add_argument("-o", "--out", type=Path, metavar="JSON", help="file for what is else printed")
+    _add_overrides(command)
+    command.set_defaults(run=_observer)
     return parser
 
 
@@ -103,12 +118,9 @@ def _natural(text: str) -> int:
 def _generate(arguments: argparse.Namespace) -> str:
     spec = _spec(arguments.config, arguments.overrides)
     splits = _splits(arguments.splits) if arguments.splits else dict(spec.splits)
+    _require_some(arguments, "cases", "workers")
     if arguments.cases is not None:
-        if arguments.cases == 0:
-            raise SpecError("is 0 but must be at least 1", key="--cases")
         splits = share(splits, arguments.cases)
-    if arguments.workers == 0:
-        raise SpecError("is 0 but must be at least 1", key="--workers")
     splits = ordered(splits)
     with _progress("generate") as update:
         made = generate(
@@ -138,8 +150,7 @@ def _verify(arguments: argparse.Namespace) -> str:
 
 
 def _preview(arguments: argparse.Namespace) -> str:
-    if arguments.cases == 0:
-        raise SpecError("is 0 but must be at least 1", key="--cases")
+    _require_some(arguments, "cases")
     from synth import preview  # here, so that generating, and each of its workers, starts without matplotlib
 
     if arguments.source.is_dir():
@@ -150,6 +161,38 @@ def _preview(arguments: argparse.Namespace) -> str:
         pictures = preview.drawn(Phantoms(spec, arguments.seed), arguments.cases)
     preview.contact_sheet(pictures, arguments.out, spec.spacing_mm)
     return str(arguments.out)
+
+
+def _observer(arguments: argparse.Namespace) -> str:
+    _require_some(arguments, "cases", "templates")
+    if (arguments.config is None) == (arguments.dataset is None):
+        raise SpecError("takes either SPEC or --dataset DIR", key="observer")
+    if arguments.dataset is None:
+        spec = _spec(arguments.config, arguments.overrides)
+        total = arguments.cases or OBSERVED
+        cases = drawn(Phantoms(spec, arguments.seed), range(total))
+    else:
+        if arguments.overrides:
+            raise SpecError("is for SPEC: the specification of a set is its own", key="--set")
+        found = open_set(arguments.dataset)
+        spec, cases = found.spec, stored(found, arguments.cases)
+        held = sum(row["split"] == SPLIT for row in found.cases)
+        total = min(held, arguments.cases or held)
+    with _progress("observer") as update:
+        scores = ceiling(spec, cases, total=total, seed=arguments.seed, templates=arguments.templates, on_case=update)
+    text = json.dumps(scores, indent=2)
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(arguments.out, f"{text}\n".encode())
+        text = str(arguments.out)
+    Console(stderr=True).print(ceiling_table(scores))  # for the eye; stdout is for programs
+    return text
+
+
+def _require_some(arguments: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(arguments, name) == 0:
+            raise SpecError("is 0 but must be at least 1", key=f"--{name}")
 
 
 def _spec(path: Path, overrides: Sequence[str]) -> PhantomSpec:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,27 @@ def test_generate_verify_preview(config: Path, tmp_path: Path, capsys: pytest.Ca
     sheets = [np.asarray(Image.open(tmp_path / name)) for name in ("set.png", "spec.png")]
     assert np.array_equal(sheets[0], sheets[1])
     assert sheets[0].std() > 10
+
+
+def test_observer_prints_json_and_writes_it_only_when_asked(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", tmp_path / "out", "--config", config, "--splits", "test=9") == 0
+    before = tree(tmp_path / "out")
+    capsys.readouterr()
+    assert run("observer", config, "--cases", 9, "--templates", 4) == 0
+    captured = capsys.readouterr()
+    drawn = json.loads(captured.out)
+    assert (drawn["kind"], drawn["cases"], list(drawn["classes"])) == ("exact", 9, ["lesion"])
+    assert f"{drawn['classes']['lesion']['image_auroc']['value']:.3f} " in captured.err
+    assert run("observer", "--dataset", tmp_path / "out", "--templates", 4) == 0
+    assert json.loads(capsys.readouterr().out) == drawn
+    assert tree(tmp_path / "out") == before
+    written = tmp_path / "out/observer.json"
+    assert run("observer", "--dataset", tmp_path / "out", "--cases", 5, "--templates", 4, "-o", written) == 0
+    assert capsys.readouterr().out == f"{written}\n"
+    assert json.loads(written.read_text(encoding="utf-8"))["cases"] == 5
+    assert run("verify", tmp_path / "out") == 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -183,6 +205,16 @@ BAD = {
     "preview nothing": (["preview", "OUT"], "No such file"),
     "preview no set": (["preview", "FULL"], "holds no generated set"),
     "preview no cases": (["preview", "SPEC", "--cases", "0"], "--cases is 0"),
+    "observer of nothing": (["observer"], "takes either SPEC or --dataset DIR"),
+    "observer of both": (["observer", "SPEC", "--dataset", "FULL"], "takes either SPEC or --dataset DIR"),
+    "observer of no set": (["observer", "--dataset", "FULL"], "holds no generated set"),
+    "observer no cases": (["observer", "SPEC", "--cases", "0"], "--cases is 0"),
+    "observer no shapes": (["observer", "SPEC", "--templates", "0"], "--templates is 0"),
+    "observer of several lesions": (
+        ["observer", "SPEC", "--set", "lesions.lesion.count=[1,2]"],
+        "lesions.lesion.count is [1, 2] but must be 1",
+    ),
+    "observer changes a set": (["observer", "--dataset", "FULL", "--set", "noise.sd=1"], "--set is for SPEC"),
     "preview below a file": (["preview", "SPEC", "-o", "SPEC/a/b.png"], "Not a directory"),
 }
 
