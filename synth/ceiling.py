@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from synth.dataset import GENERATOR_VERSION, OnCase, ignore
+from synth.dataset import GENERATOR_VERSION
 from synth.files import DatasetError, read_nifti
 from synth.observer import Observer
 from synth.parts import UniformAnatomy
 from synth.phantom import Phantoms
 from synth.reading import require
+from synth.records import OnCase, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

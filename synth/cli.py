@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from synth.ceiling import SPLIT, TEMPLATES, ceiling, drawn, stored
-from synth.dataset import generate, ordered, share
+from synth.dataset import Shard, generate, ordered, share
 from synth.files import DatasetError, write_whole
+from synth.merge import merge
 from synth.phantom import Phantoms
 from synth.reading import SpecError
 from synth.spec import PhantomSpec, Splits
@@ -75,9 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--cases", type=_natural, metavar="N", help="cases in all, in the proportions of SPEC")
     size.add_argument("--splits", metavar="train=N,val=N,test=N", help="cases in each split")
     command.add_argument("--workers", type=_natural, default=1, metavar="N", help="processes (default 1)")
+    command.add_argument("--shard", type=_shard, metavar="K/N", help="write part K (from 0) of N, for merge")
+    command.add_argument("--twins", action="store_true", help="write abnormal cases without their lesions as well")
     command.add_argument("--resume", action="store_true", help="complete an interrupted set")
     _add_overrides(command)
     command.set_defaults(run=_generate)
+
+    command = commands.add_parser("merge", help="put the shards of a set together")
+    command.add_argument("out", type=Path, metavar="OUT", help="folder, new or empty")
+    command.add_argument("shards", type=Path, nargs="+", metavar="SHARD", help="all shards, in any order")
+    command.add_argument("--resume", action="store_true", help="complete an interrupted merge")
+    command.set_defaults(run=_merge)
 
     command = commands.add_parser("verify", help="check every hash, geometry, mask and label of a set")
     command.add_argument("folder", type=Path, metavar="DIR")
@@ -115,6 +124,13 @@ def _natural(text: str) -> int:
     return int(text)
 
 
+def _shard(text: str) -> Shard:
+    part, slash, number = text.partition("/")
+    if not (slash and part.isdecimal() and number.isdecimal() and int(part) < int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 0 to N - 1")
+    return Shard(int(part), int(number))
+
+
 def _generate(arguments: argparse.Namespace) -> str:
     spec = _spec(arguments.config, arguments.overrides)
     splits = _splits(arguments.splits) if arguments.splits else dict(spec.splits)
@@ -128,14 +144,23 @@ def _generate(arguments: argparse.Namespace) -> str:
             spec,
             seed=arguments.seed,
             splits=splits,
+            shard=arguments.shard,
+            twins=arguments.twins,
             workers=arguments.workers,
             resume=arguments.resume,
             on_case=update,
         )
     text = ", ".join(f"{name} {count}" for name, count in splits.items())
-    if not made:
-        return f"{arguments.out} is complete already: {sum(splits.values())} cases ({text})"
-    return f"{arguments.out}: {sum(splits.values())} cases ({text})"
+    part = f"shard {arguments.shard} of " if arguments.shard else ""
+    already = "" if made else " is complete already"
+    return f"{arguments.out}{already}: {part}{sum(splits.values())} cases ({text})"
+
+
+def _merge(arguments: argparse.Namespace) -> str:
+    with _progress("merge") as update:
+        made = merge(arguments.out, arguments.shards, resume=arguments.resume, on_case=update)
+    already = "" if made else " is complete already"
+    return f"{arguments.out}{already}: {len(open_set(arguments.out).cases)} cases of {len(arguments.shards)} shards"
 
 
 def _verify(arguments: argparse.Namespace) -> str:

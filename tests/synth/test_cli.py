@@ -151,6 +151,28 @@ def test_no_worker_outlives_a_killed_parent(config: Path, tmp_path: Path) -> Non
     process.communicate(timeout=20)
 
 
+def test_shards_survive_a_kill_and_merge_to_the_same_tree(config: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", [tmp_path / f"part{part}" for part in range(2)]
+    made_from = ("--config", config, "--cases", 300, "--twins")
+    assert run("generate", whole, *made_from) == 0
+    process = start("generate", parts[0], *made_from, "--shard", "0/2")
+    wait_for_cases(parts[0], process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run("merge", tmp_path / "out", *parts) == 2
+    assert run("generate", parts[0], *made_from, "--shard", "0/2", "--resume") == 0
+    assert run("generate", parts[1], *made_from, "--shard", "1/2", "--workers", 2) == 0
+    assert run("verify", parts[1]) == 2
+    process = start("merge", tmp_path / "out", *parts)
+    wait_for_cases(tmp_path / "out", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run("merge", tmp_path / "out", *reversed(parts)) == 2
+    assert run("merge", tmp_path / "out", *reversed(parts), "--resume") == 0
+    assert tree(tmp_path / "out") == tree(whole)
+    assert run("verify", tmp_path / "out") == 0
+
+
 def test_interrupt_says_how_to_continue_and_can_be_resumed(config: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run("generate", whole, "--config", config, "--cases", 300) == 0
@@ -192,6 +214,10 @@ BAD = {
     ),
     "no cases": (["generate", "OUT", "--config", "SPEC", "--cases", "0"], "--cases is 0"),
     "negative cases": (["generate", "OUT", "--config", "SPEC", "--cases", "-4"], "--cases"),
+    "shard beyond the last": (["generate", "OUT", "--config", "SPEC", "--shard", "4/4"], "'4/4' is not K/N"),
+    "shard no pair": (["generate", "OUT", "--config", "SPEC", "--shard", "1"], "'1' is not K/N"),
+    "merge nothing": (["merge", "OUT"], "SHARD"),
+    "merge no shard": (["merge", "OUT", "FULL"], "holds no shard: shard.jsonl is missing"),
     "no workers": (["generate", "OUT", "--config", "SPEC", "--workers", "0"], "--workers is 0"),
     "negative seed": (["generate", "OUT", "--config", "SPEC", "--seed", "-1"], "--seed"),
     "wrong split": (["generate", "OUT", "--config", "SPEC", "--splits", "trian=3"], "did you mean train?"),
