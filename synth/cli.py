@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from synth.ceiling import SPLIT, TEMPLATES, ceiling, drawn, stored
+from synth.cluster import cluster
 from synth.dataset import Shard, generate, ordered, share
 from synth.files import DatasetError, write_whole
 from synth.merge import merge
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SpecError, DatasetError) as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except BrokenProcessPool:
         return _fail("a worker was killed (out of memory?): continue with --resume and fewer --workers")
     except KeyboardInterrupt:
@@ -75,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     size = command.add_mutually_exclusive_group()
     size.add_argument("--cases", type=_natural, metavar="N", help="cases in all, in the proportions of SPEC")
     size.add_argument("--splits", metavar="train=N,val=N,test=N", help="cases in each split")
-    command.add_argument("--workers", type=_natural, default=1, metavar="N", help="processes (default 1)")
+    place = command.add_mutually_exclusive_group()
+    place.add_argument("--workers", type=_natural, default=1, metavar="N", help="processes (default 1)")
+    text = "work on the Dask cluster of that scheduler, whose workers see OUT under the same path"
+    place.add_argument("--dask", metavar="ADDRESS", help=text)
     command.add_argument("--shard", type=_shard, metavar="K/N", help="write part K (from 0) of N, for merge")
     command.add_argument("--twins", action="store_true", help="write abnormal cases without their lesions as well")
     command.add_argument("--resume", action="store_true", help="complete an interrupted set")
@@ -138,7 +142,8 @@ def _generate(arguments: argparse.Namespace) -> str:
     if arguments.cases is not None:
         splits = share(splits, arguments.cases)
     splits = ordered(splits)
-    with _progress("generate") as update:
+    place = cluster(arguments.dask) if arguments.dask else nullcontext()
+    with _progress("generate") as update, place as spread:
         made = generate(
             arguments.out,
             spec,
@@ -147,6 +152,7 @@ def _generate(arguments: argparse.Namespace) -> str:
             shard=arguments.shard,
             twins=arguments.twins,
             workers=arguments.workers,
+            spread=spread,
             resume=arguments.resume,
             on_case=update,
         )

@@ -67,7 +67,7 @@ def generate(
         shard: the part of the set to write; all of it if None.
         twins: whether to write each abnormal case without its lesions as well.
         workers: number of processes.
-        spread: how to spread the work, instead of over ``workers``.
+        spread: how to spread the work, instead of over ``workers``; whoever works sees ``out`` where it is here.
         resume: complete an interrupted set.
         on_case: told the number of finished cases and their total, now and then.
 
@@ -90,7 +90,8 @@ def generate(
     for index in indices(header)[:TRIAL_CASES]:  # a lesion that fits nowhere is found before any file is written
         phantoms[index]
     spread = spread or partial(run, workers=workers)
-    return complete(out, header, partial(spread, write_cases, (phantoms, out, twins)), resume=resume, on_case=on_case)
+    make = partial(spread, write_cases, (phantoms, out.resolve(), twins))
+    return complete(out, header, make, resume=resume, on_case=on_case)
 
 
 def indices(header: Mapping[str, Any]) -> range:

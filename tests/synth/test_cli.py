@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -218,6 +219,7 @@ BAD = {
     "shard no pair": (["generate", "OUT", "--config", "SPEC", "--shard", "1"], "'1' is not K/N"),
     "merge nothing": (["merge", "OUT"], "SHARD"),
     "merge no shard": (["merge", "OUT", "FULL"], "holds no shard: shard.jsonl is missing"),
+    "workers and dask": (["generate", "OUT", "--config", "SPEC", "--workers", "2", "--dask", "x"], "not allowed with"),
     "no workers": (["generate", "OUT", "--config", "SPEC", "--workers", "0"], "--workers is 0"),
     "negative seed": (["generate", "OUT", "--config", "SPEC", "--seed", "-1"], "--seed"),
     "wrong split": (["generate", "OUT", "--config", "SPEC", "--splits", "trian=3"], "did you mean train?"),
@@ -269,6 +271,26 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(
     assert captured.out == ""
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_sentence(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def full(path: Path, content: bytes) -> int:
+        written.append(path)
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a full disk names no file
+        with path.open("wb") as file:
+            return file.write(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert run("generate", tmp_path / "out", "--config", config) == 2
+    assert capsys.readouterr().err == "hrcam-synth: error: No space left on device\n"
+    assert run("generate", tmp_path / "out", "--config", config, "--resume") == 0
+    assert run("verify", tmp_path / "out") == 0
 
 
 def test_a_spoilt_set_is_reported_by_case(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "synth"
 FILES = sorted(PACKAGE.rglob("*.py"))
 EVERYWHERE = {"numpy", "scipy", "nibabel", "yaml", "synth"}
-ALSO = {"cli.py": {"rich"}, "preview.py": {"matplotlib"}, "tables.py": {"rich"}}
+ALSO = {"cli.py": {"rich"}, "preview.py": {"matplotlib"}, "tables.py": {"rich"}, "cluster.py": {"distributed"}}
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 
