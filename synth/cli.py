@@ -22,7 +22,7 @@ from synth.merge import merge
 from synth.phantom import Phantoms
 from synth.reading import SpecError
 from synth.spec import PhantomSpec, Splits
-from synth.tables import ceiling_table
+from synth.tables import ceiling_table, summary_tables
 from synth.verify import open_set, problems
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", help="check every hash, geometry, mask and label of a set")
     command.add_argument("folder", type=Path, metavar="DIR")
     command.set_defaults(run=_verify)
+
+    command = commands.add_parser("describe", help="show what a set holds: table and histograms")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("-o", "--out", type=Path, default=Path("describe.png"), metavar="PNG")
+    command.set_defaults(run=_describe)
 
     command = commands.add_parser("preview", help="draw a contact sheet of a specification or a set")
     command.add_argument("source", type=Path, metavar="SPEC_OR_DIR")
@@ -178,6 +183,17 @@ def _verify(arguments: argparse.Namespace) -> str:
         raise DatasetError(f"{arguments.folder} has {len(found)} problems: {text}")
     stored = open_set(arguments.folder)
     return f"{arguments.folder}: {len(stored.cases)} cases as generated, hash {stored.info['hash'][:16]}"
+
+
+def _describe(arguments: argparse.Namespace) -> str:
+    from synth import describe  # here, for the same reason as preview
+
+    found = open_set(arguments.folder)
+    summary = describe.summarise(found)
+    describe.histograms(summary, arguments.out)
+    title = f"{found.spec.name}: {len(found.cases)} cases of {' × '.join(map(str, found.spec.shape))} voxels"
+    Console().print(summary_tables(title, summary, describe.MEASURES))
+    return str(arguments.out)
 
 
 def _preview(arguments: argparse.Namespace) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY = "--dask"
 CONNECT_SECONDS = 10
+POLL_SECONDS = 5
 
 
 @contextmanager
@@ -60,10 +61,20 @@ def _spread(
         for task in tasks:
             waiting.append(client.submit(function, *fixed, task, pure=False))
             if len(waiting) > ahead:
-                yield waiting.popleft().result()
+                yield _result(client, waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(client, waiting.popleft())
     except KilledWorker:
         raise DatasetError("Dask workers were killed (out of memory?): continue with --resume") from None
     except CancelledError:
         raise DatasetError("the Dask scheduler was lost: continue with --resume") from None
+
+
+def _result(client: Client, future: Any) -> Any:  # noqa: ANN401 - the result of whatever function was sent
+    while True:
+        try:
+            return future.result(timeout=POLL_SECONDS)
+        except TimeoutError:
+            # What is sent while the scheduler goes away is neither done nor cancelled, ever.
+            if future.status == "pending" and client.status != "running":
+                raise CancelledError from None

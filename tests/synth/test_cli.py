@@ -94,6 +94,23 @@ def test_observer_prints_json_and_writes_it_only_when_asked(
     assert run("verify", tmp_path / "out") == 0
 
 
+def test_describe_prints_a_table_and_draws_histograms(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", tmp_path / "out", "--config", config) == 0
+    capsys.readouterr()
+    assert run("describe", tmp_path / "out", "-o", tmp_path / "pictures/out.png") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("test: 12 cases of 32 × 28 voxels\n")
+    lesions = (tmp_path / "out/lesions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    dprimes = np.array([float(row.split(",")[-1]) for row in lesions])
+    shown = next(line for line in printed.splitlines() if "d′" in line)
+    cells = [cell.strip() for cell in shown.strip("│").split("│")]
+    marks = [f"{mark:.3g}" for mark in (dprimes.min(), np.median(dprimes), dprimes.max())]
+    assert cells == ["lesion", str(len(lesions)), "d′", *marks]
+    assert np.asarray(Image.open(tmp_path / "pictures/out.png")).std() > 10
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_specification_can_be_generated_and_previewed(path: Path, tmp_path: Path) -> None:
     assert run("generate", tmp_path / "out", "--config", path, "--cases", 9) == 0
@@ -230,6 +247,8 @@ BAD = {
     "a file": (["generate", "SPEC", "--config", "SPEC"], "Not a directory"),
     "verify nothing": (["verify", "OUT"], "holds no generated set"),
     "verify no set": (["verify", "FULL"], "holds no generated set"),
+    "describe nothing": (["describe", "OUT"], "holds no generated set"),
+    "describe below a file": (["describe", "FULL", "-o", "SPEC/a.png"], "holds no generated set"),
     "preview nothing": (["preview", "OUT"], "No such file"),
     "preview no set": (["preview", "FULL"], "holds no generated set"),
     "preview no cases": (["preview", "SPEC", "--cases", "0"], "--cases is 0"),
