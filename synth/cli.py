@@ -40,8 +40,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    arguments = argparse.Namespace()
     try:
-        arguments = _parser().parse_args(argv)
+        _parser().parse_args(argv, arguments)
         message: str = arguments.run(arguments)
     except (SpecError, DatasetError) as error:
         return _fail(str(error))
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenProcessPool:
         return _fail("a worker was killed (out of memory?): continue with --resume and fewer --workers")
     except KeyboardInterrupt:
-        return _fail("interrupted: continue with --resume", code=130)
+        advice = ": continue with --resume" if "resume" in arguments else ""
+        return _fail(f"interrupted{advice}", code=130)
     sys.stdout.write(f"{message}\n")
     return 0
 

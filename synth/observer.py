@@ -62,7 +62,7 @@ class Template:
     weights: Array64
 
 
-def template(spec: LesionSpec, placed: Placed, texture: Texture, grid: Grid) -> Template:
+def make_template(spec: LesionSpec, placed: Placed, texture: Texture, grid: Grid) -> Template:
     """Prepare the filter for a lesion drawn from ``spec``; its place matters up to whole voxels only."""
     centre = np.floor(placed.centre_voxel + 0.5).astype(int)
 
@@ -132,7 +132,7 @@ class Observer:
         for _ in range(templates):
             shape = draw_ellipsoid(spec, len(grid.shape), rng)
             placed = place(shape, np.ones(grid.shape, bool), grid, key, rng)
-            bank.append(template(spec, placed, texture, grid))
+            bank.append(make_template(spec, placed, texture, grid))
         return cls(bank, grid, key)
 
     def read(self, residual: Array32, tissue: Bools | None = None) -> Reading:

@@ -204,6 +204,17 @@ def test_interrupt_says_how_to_continue_and_can_be_resumed(config: Path, tmp_pat
     assert tree(out) == tree(whole)
 
 
+def test_an_interrupt_promises_no_resume_where_there_is_none(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synth.cli.ceiling", interrupt)
+    assert run("observer", config) == 130
+    assert capsys.readouterr().err == "hrcam-synth: error: interrupted\n"
+
+
 BAD = {
     "unknown command": (["paint"], "invalid choice"),
     "no command": ([], "required"),

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 
 from synth import Phantoms
 from synth.lesion import Placed, draw_ellipsoid, place, render
-from synth.observer import Observer, quadrature, template
+from synth.observer import Observer, make_template, quadrature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def shapes(phantoms: Phantoms, number: int, seed: int = 0) -> list[Placed]:
 
 def bank(phantoms: Phantoms, placed: list[Placed]) -> Observer:
     spec = phantoms.spec.lesions["lesion"]
-    return Observer([template(spec, one, phantoms.texture, phantoms.grid) for one in placed], phantoms.grid)
+    return Observer([make_template(spec, one, phantoms.texture, phantoms.grid) for one in placed], phantoms.grid)
 
 
 def field(phantoms: Phantoms, rng: np.random.Generator) -> npt.NDArray[np.float32]:
