@@ -11,6 +11,7 @@ from synth import Phantoms, PhantomSpec, SpecError
 from synth.ceiling import _against_the_rest, _area, ceiling, drawn, kind_of, stored
 from synth.dataset import generate
 from synth.files import DatasetError, nifti_bytes
+from synth.observer import Observer
 from synth.verify import open_set
 
 if TYPE_CHECKING:
@@ -113,6 +114,22 @@ def test_an_anatomy_known_is_worth_more_than_one_that_fills_the_field(make_spec:
     head = make_spec(**HEAD, lesions=lesions)
     field = replace(head, anatomy=make_spec().anatomy)
     assert sum(values(scores(head, 250))) > sum(values(scores(field, 250)))
+
+
+def test_scores_equal_those_of_the_readings_one_by_one(make_spec: Callable[..., PhantomSpec]) -> None:
+    spec = make_spec(lesions={"lesion": {"radius_mm": [2, 3], "dprime": [2, 4]}})
+    phantoms, rng = Phantoms(spec, 6), np.random.default_rng(np.random.SeedSequence(6, spawn_key=(1,)))
+    reader = Observer.of(spec.lesions["lesion"], phantoms.texture, phantoms.grid, "lesions", 24, rng)
+    ratings: dict[int, list[tuple[float, float, bool]]] = {0: [], 1: []}
+    for case in (phantoms[index] for index in range(80)):
+        reading = reader.read(case.image - np.float32(0.6))
+        peak, hit = float(reading.inside.max()), bool(case.masks[0].flat[reading.inside.argmax()])
+        ratings[int(bool(case.label))].append((reading.log_ratio, reading.log_ratio + np.log(peak), hit))
+    pairs = [(high, low) for high in ratings[1] for low in ratings[0]]
+    auroc = np.mean([high[0] > low[0] for high, low in pairs])
+    lroc = np.mean([high[1] > low[1] and high[2] for high, low in pairs])
+    pointing = np.mean([hit for _, _, hit in ratings[1]])
+    assert values(scores(spec, 80, seed=6)) == pytest.approx([auroc, pointing, lroc], abs=1e-9)
 
 
 def test_areas_and_odds_equal_those_by_hand() -> None:

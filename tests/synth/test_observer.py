@@ -177,3 +177,18 @@ def test_no_room_is_named(make_spec: Callable[..., PhantomSpec]) -> None:
         reader.read(residual, np.zeros(residual.shape, bool))
     with pytest.raises(ValueError, match="no template"):
         Observer([], phantoms.grid)
+
+
+def test_the_centre_of_a_hollow_lesion_must_lie_in_the_tissue_too(make_spec: Callable[..., PhantomSpec]) -> None:
+    phantoms = Phantoms(make_spec())
+    (solid,) = shapes(phantoms, 1)
+    profile = np.ones((3, 3), np.float32)
+    profile[1, 1] = 0
+    hollow = Placed(solid.shape, np.array([11.2, 9.9]), (slice(10, 13), slice(9, 12)), profile)
+    reader, residual = bank(phantoms, [hollow]), field(phantoms, np.random.default_rng(0))
+    tissue = np.zeros(residual.shape, bool)
+    tissue[10:13, 9:12] = True
+    assert reader.read(residual, tissue).inside[hollow.box] == pytest.approx(profile, abs=1e-4)
+    tissue[11, 10] = False
+    with pytest.raises(ValueError, match="leaves no room"):
+        reader.read(residual, tissue)
