@@ -1,16 +1,16 @@
-"""What a map costs beside the logits alone: ``python benchmarks/map_cost.py [SIZE] [BATCH]``.
+"""What a map costs beside the logits alone: ``python benchmarks/map_cost.py [SIZE] [BATCH] [CLASSES]``.
 
 Same network, same images, same run; the forms take turns, and the median of each is compared. Peak memory is that of
-a fresh process for each form, above that of the process that has only built the network.
+a fresh process for each form, above what network and images take (Linux only).
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,22 +26,21 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CLASSES = 14
 ROUNDS = 15
 
 
-def build() -> LocalizationModel:
-    """HR-CAM on all five levels of the default backbone, mean pooling, 14 classes."""
+def build(classes: int) -> LocalizationModel:
+    """HR-CAM on all five levels of the default backbone, mean pooling."""
     torch.manual_seed(0)
     backbone = ConvPyramid(1, 2)
-    return LocalizationModel(backbone, HRCAM(backbone.levels, CLASSES), MeanPooling()).eval()
+    return LocalizationModel(backbone, HRCAM(backbone.levels, classes), MeanPooling()).eval()
 
 
 def naive(model: LocalizationModel, images: Tensor) -> Tensor:
     """The same maps, every channel of every level upsampled before it is mixed."""
     decoder = model.decoder
     assert isinstance(decoder, HRCAM)
-    maps = torch.zeros(len(images), CLASSES, *images.shape[2:])
+    maps = torch.zeros(len(images), len(decoder.bias), *images.shape[2:])
     for feature, level, weight in zip(model.backbone(images), decoder.levels, decoder.weights, strict=True):
         upsampled = resample(feature, level, images.shape[2:], model.resampling)
         maps += torch.einsum("kc,bc...->bk...", weight, upsampled)
@@ -56,19 +55,24 @@ FORMS: dict[str, Callable[[LocalizationModel, Tensor], object]] = {
 
 
 @torch.inference_mode()
-def peak_megabytes(form: str | None, size: int, batch: int) -> float:
-    """Peak memory of this process after running a form, or after building alone."""
-    torch.set_num_threads(1)
-    model, images = build(), torch.randn(batch, 1, size, size)
-    if form:
-        FORMS[form](model, images)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_megabytes(form: str, size: int, batch: int, classes: int) -> float:
+    """Memory that a form needs at its peak, above what the network and the images take."""
+    model, images = build(classes), torch.randn(batch, 1, size, size)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: start the peak anew, import torch having been higher
+    before = _status("VmRSS")
+    FORMS[form](model, images)
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
 @torch.inference_mode()
-def main(size: int = 224, batch: int = 8) -> None:
+def main(size: int = 224, batch: int = 8, classes: int = 14) -> None:
     """Print the table."""
-    model, images = build(), torch.randn(batch, 1, size, size)
+    model, images = build(classes), torch.randn(batch, 1, size, size)
     torch.testing.assert_close(model(images).maps, naive(model, images), atol=1e-4, rtol=1e-4)
     times: dict[str, list[float]] = {name: [] for name in FORMS}
     for _ in range(ROUNDS):
@@ -77,9 +81,8 @@ def main(size: int = 224, batch: int = 8) -> None:
             form(model, images)
             times[name].append(time.perf_counter() - start)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        floor = pool.apply(peak_megabytes, (None, size, batch))
-        peaks = {name: pool.apply(peak_megabytes, (name, size, batch)) - floor for name in FORMS}
-    print(f"{batch} images of {size} x {size}, {CLASSES} classes, {torch.get_num_threads()} threads")
+        peaks = {name: pool.apply(peak_megabytes, (name, size, batch, classes)) for name in FORMS}
+    print(f"{batch} images of {size} x {size}, {classes} classes, {torch.get_num_threads()} threads")
     print(f"{'':16s} {'ms':>8s} {'time':>7s} {'MB':>8s} {'memory':>7s}")
     time_of, memory_of = statistics.median(times["logits alone"]), peaks["logits alone"]
     for name in FORMS:

@@ -102,8 +102,15 @@ def resample(maps: Tensor, level: Level, size: Sequence[int], resampling: Resamp
         (B, K, *S), linear in `maps`.
     """
     weights = _level_weights(maps.shape[2:], level, size, resampling, maps)
-    for axis, weight in enumerate(weights, start=2):
-        maps = (maps.transpose(axis, -1) @ weight.T).transpose(axis, -1)
+    # From the last axis on: the early products are small, and the first two need no copy.
+    for axis in reversed(range(len(weights))):
+        weight = weights[axis]
+        if level.stride[axis] == 1 and level.offset[axis] == 0 and maps.shape[2 + axis] == size[axis]:
+            continue  # the cells are the pixels; the product would cost more than all coarser levels together
+        if axis == len(weights) - 1:
+            maps = maps @ weight.T
+        else:
+            maps = (weight @ maps.transpose(2 + axis, -2)).transpose(2 + axis, -2)
     return maps
 
 
