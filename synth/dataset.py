@@ -1,24 +1,21 @@
 """A set of phantoms on disk: generated in any number of processes, resumable, the same bytes in the end.
 
 While a set is made, ``incomplete.jsonl`` records what it is (first line) and each finished case. The tables
-and ``dataset.json`` are written from that journal at the end, and the journal goes last.
+and ``dataset.json`` are written from that journal at the end, and the journal goes last. A shard is made the same
+way, and holds in the end its journal alone, as ``shard.jsonl``.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from synth.files import DatasetError, case_hash, nifti_bytes, remove_parts, write_whole
+from synth.files import DatasetError, remove_parts, write_whole
 from synth.parallel import run
-from synth.phantom import PhantomCase, Phantoms
+from synth.phantom import Phantoms
+from synth.records import INDEX, OnCase, Record, folders, ignore, record_files, write_cases, write_tables
 from synth.spec import SPLITS, PhantomSpec, Splits, check_splits
 
 if TYPE_CHECKING:
@@ -27,19 +24,23 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Raise it whenever the same specification and seed would give other bits.
 GENERATOR_VERSION = "0.1.0"
-JOURNAL, INDEX = "incomplete.jsonl", "dataset.json"
-IMAGES, MASKS = "images", "masks"
-CASE_COLUMNS = ("case", "image", "label", "mask", "split", "subject", "hash")
-MEASURES = ("volume_mm3", "voxels", "delta", "cnr", "dprime")
+JOURNAL, SHARD = "incomplete.jsonl", "shard.jsonl"
+HEADER = ("schema", "generator", "spec", "seed", "splits", "twins", "shard")
 TRIAL_CASES = 8
 CHUNK = 8
 
-Record = dict[str, Any]
-OnCase = Callable[[int, int], None]
+# Yields function(*fixed, task) for each task.
+Spread = Callable[[Callable[..., Any], tuple[Any, ...], Iterable[Any]], Iterator[Any]]
 
 
-def ignore(done: int, total: int) -> None:
-    """Tell no one."""
+class Shard(NamedTuple):
+    """One of ``number`` parts of a set: the cases whose index leaves the rest ``part``."""
+
+    part: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.part}/{self.number}"
 
 
 def generate(
@@ -48,7 +49,10 @@ def generate(
     *,
     seed: int = 0,
     splits: Mapping[str, int] | None = None,
+    shard: Shard | None = None,
+    twins: bool = False,
     workers: int = 1,
+    spread: Spread | None = None,
     resume: bool = False,
     on_case: OnCase = ignore,
 ) -> bool:
@@ -60,7 +64,10 @@ def generate(
         seed: seed of the set.
         splits: number of cases in each split, instead of the specification's; cases are numbered
             through train, val and test.
+        shard: the part of the set to write; all of it if None.
+        twins: whether to write each abnormal case without its lesions as well.
         workers: number of processes.
+        spread: how to spread the work, instead of over ``workers``; whoever works sees ``out`` where it is here.
         resume: complete an interrupted set.
         on_case: told the number of finished cases and their total, now and then.
 
@@ -73,36 +80,76 @@ def generate(
         OSError: a file could not be written.
     """
     counts = ordered(splits or spec.splits)
-    total = sum(counts.values())
-    generator = f"synth {GENERATOR_VERSION}"
-    header = json_line(
-        {"schema": SCHEMA, "generator": generator, "spec": spec.to_dict(), "seed": seed, "splits": counts}
-    )
+    header = {"schema": SCHEMA, "generator": f"synth {GENERATOR_VERSION}", "spec": spec.to_dict(), "seed": seed,
+              "splits": counts}  # fmt: skip
+    if twins:
+        header["twins"] = True
+    if shard is not None:
+        header["shard"] = list(shard)
+    phantoms = Phantoms(spec, seed)
+    for index in indices(header)[:TRIAL_CASES]:  # a lesion that fits nowhere is found before any file is written
+        phantoms[index]
+    spread = spread or partial(run, workers=workers)
+    make = partial(spread, write_cases, (phantoms, out.resolve(), twins))
+    return complete(out, header, make, resume=resume, on_case=on_case)
+
+
+def indices(header: Mapping[str, Any]) -> range:
+    """Return the numbers of the cases of a set or shard."""
+    part, number = header.get("shard", (0, 1))
+    return range(part, sum(header["splits"].values()), number)
+
+
+def complete(
+    out: Path,
+    header: Mapping[str, Any],
+    make: Callable[[list[list[int]]], Iterator[list[Record]]],
+    *,
+    resume: bool,
+    on_case: OnCase,
+) -> bool:
+    """Make the missing cases of a set or shard, then what names them all.
+
+    Args:
+        out: folder, new or empty, or an interrupted set if ``resume``.
+        header: what the set is made from.
+        make: yields the records of each of the given chunks of case numbers, their files written.
+        resume: complete an interrupted set.
+        on_case: told the number of finished cases and their total, now and then.
+
+    Returns:
+        Whether anything was missing.
+
+    Raises:
+        DatasetError: the folder is not empty, or holds another set.
+        OSError: a file could not be written.
+    """
+    wanted = indices(header)
     records = _finished(out, header, resume=resume)
     if records is None:
-        on_case(total, total)
+        on_case(len(wanted), len(wanted))
         return False
-    phantoms = Phantoms(spec, seed)
-    for index in range(min(total, TRIAL_CASES)):  # a lesion that fits nowhere is found before any file is written
-        phantoms[index]
-
     out.mkdir(parents=True, exist_ok=True)
     remove_parts(out)
     journal = out / JOURNAL
-    write_whole(journal, "".join([header, *map(json_line, records.values())]).encode())
-    for folder in (IMAGES, MASKS):
+    write_whole(journal, "".join([json_line(header), *map(json_line, records.values())]).encode())
+    for folder in folders(header):
         (out / folder).mkdir(exist_ok=True)
-    on_case(len(records), total)
-    missing = [index for index in range(total) if index not in records]
+    on_case(len(records), len(wanted))
+    missing = [index for index in wanted if index not in records]
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     with journal.open("a", encoding="utf-8", newline="\n") as log:
-        for batch in run(write_cases, (phantoms, out), chunks, workers):
+        for batch in make(chunks):
             for record in batch:
                 log.write(json_line(record))
                 records[record["index"]] = record
             log.flush()
-            on_case(len(records), total)
-    _write_tables(out, [records[index] for index in range(total)], json.loads(header))
+            on_case(len(records), len(wanted))
+    made = [records[index] for index in wanted]
+    if "shard" in header:
+        write_whole(out / SHARD, "".join([json_line(header), *map(json_line, made)]).encode())
+    else:
+        write_tables(out, made, header)
     journal.unlink()
     return True
 
@@ -132,7 +179,7 @@ def json_line(values: Mapping[str, object]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _finished(out: Path, header: str, *, resume: bool) -> dict[int, Record] | None:
+def _finished(out: Path, header: Mapping[str, Any], *, resume: bool) -> dict[int, Record] | None:
     """Return the finished cases of an interrupted set by index: none if it is new, None if it is complete."""
     held = [path for path in out.iterdir() if not path.name.endswith(".part")] if out.exists() else []
     if not held:
@@ -148,7 +195,7 @@ def _finished(out: Path, header: str, *, resume: bool) -> dict[int, Record] | No
         raise DatasetError(f"{out} holds a damaged journal or {INDEX}: choose another folder") from None
 
 
-def _read_finished(out: Path, header: str) -> dict[int, Record] | None:
+def _read_finished(out: Path, header: Mapping[str, Any]) -> dict[int, Record] | None:
     if (out / JOURNAL).exists():
         first, *lines = (out / JOURNAL).read_bytes().splitlines(keepends=True)
         _same_set(out, json.loads(first), header)
@@ -158,94 +205,24 @@ def _read_finished(out: Path, header: str) -> dict[int, Record] | None:
     if (out / INDEX).exists():
         _same_set(out, json.loads((out / INDEX).read_text(encoding="utf-8")), header)
         return None
+    if (out / SHARD).exists():
+        _same_set(out, json.loads((out / SHARD).read_bytes().splitlines()[0]), header)
+        return None
     raise DatasetError(f"{out} holds no interrupted set: choose another folder")
 
 
-def _same_set(out: Path, found: Mapping[str, Any], header: str) -> None:
-    for key, asked in json.loads(header).items():
-        if found.get(key) != asked:
-            was = "" if key == "spec" else f" ({found.get(key)}, not {asked})"
-            advice = "resume with the same one, or choose another folder"
-            raise DatasetError(f"{out} holds a set with another {key}{was}: {advice}")
+def _same_set(out: Path, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    key = differing(found, header)
+    if key:
+        was = "" if key == "spec" else f" ({found.get(key)}, not {header.get(key)})"
+        advice = "resume with the same one, or choose another folder"
+        raise DatasetError(f"{out} holds a set with another {key}{was}: {advice}")
+
+
+def differing(found: Mapping[str, Any], header: Mapping[str, Any]) -> str | None:
+    """Return the first key in which two sets are not made from the same; None if there is none."""
+    return next((key for key in HEADER if found.get(key) != header.get(key)), None)
 
 
 def _on_disk(out: Path, record: Record) -> bool:
-    return all((out / path).exists() for path in (record["image"], *record["masks"].values()))
-
-
-def write_cases(phantoms: Phantoms, out: Path, indices: Sequence[int]) -> list[Record]:
-    """Draw and write some cases; return their records, which hold no voxels."""
-    return [_write_case(phantoms[index], phantoms.spec, out) for index in indices]
-
-
-def _write_case(case: PhantomCase, spec: PhantomSpec, out: Path) -> Record:
-    image = f"{IMAGES}/{case.name}.nii.gz"
-    write_whole(out / image, nifti_bytes(case.image, case.affine))
-    paths, masks = {}, {}
-    for name, mask in zip(spec.classes, case.masks, strict=True):
-        if mask.any():
-            masks[name] = mask.astype(np.uint8)
-            paths[name] = f"{MASKS}/{case.name}{'' if len(spec.classes) == 1 else '_' + name}.nii.gz"
-            write_whole(out / paths[name], nifti_bytes(masks[name], case.affine))
-    lesions = []
-    for lesion in case.lesions:
-        places = (lesion.centre_voxel, lesion.centre_mm, lesion.radii_mm)
-        measures = [getattr(lesion, name) for name in MEASURES]
-        numbers = [number for place in places for number in place]
-        lesions.append([case.name, lesion.class_name, lesion.family, *numbers, *measures])
-    digest = case_hash(case.image, masks, case.affine)
-    return {"index": case.index, "case": case.name, "label": case.label_text, "image": image, "masks": paths,
-            "hash": digest, "lesions": lesions}  # fmt: skip
-
-
-def _write_tables(out: Path, records: Sequence[Record], header: Mapping[str, Any]) -> None:
-    spec = PhantomSpec.from_dict(header["spec"])
-    names = [name for name, count in header["splits"].items() for _ in range(count)]
-    rows = []
-    for record, split in zip(records, names, strict=True):
-        several = len(spec.classes) > 1
-        mask = "|".join(f"{name}={path}" if several else path for name, path in record["masks"].items())
-        rows.append((record["case"], record["image"], record["label"], mask, split, record["case"], record["hash"]))
-    cases = csv_bytes(CASE_COLUMNS, rows)
-    lesions = csv_bytes(lesion_columns(len(spec.shape)), (row for record in records for row in record["lesions"]))
-    write_whole(out / "cases.csv", cases)
-    write_whole(out / "lesions.csv", lesions)
-    index = {
-        **header,
-        "task": spec.task,
-        "classes": spec.classes,
-        "labels": spec.labels,
-        "shape": spec.shape,
-        "spacing_mm": spec.spacing_mm,
-        "counts": count(((row[4], row[2]) for row in rows), header["splits"]),
-        "hash": set_hash(header, cases, lesions),
-    }
-    write_whole(out / INDEX, (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def lesion_columns(dimensions: int) -> tuple[str, ...]:
-    """Return the columns of ``lesions.csv``."""
-    axes = "xyz"[:dimensions]
-    places = [f"{space}_{axis}" for space in ("centre_voxel", "centre_mm") for axis in axes]
-    return ("case", "class", "family", *places, *(f"radius_mm_{i + 1}" for i in range(dimensions)), *MEASURES)
-
-
-def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return a CSV table; numbers are written so that reading gives the same bits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def count(cases: Iterable[tuple[str, str]], splits: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Count ``(split, label)`` pairs by split and label."""
-    counter = Counter(cases)
-    return {split: {label: n for (s, label), n in sorted(counter.items()) if s == split} for split in splits}
-
-
-def set_hash(header: Mapping[str, Any], cases: bytes, lesions: bytes) -> str:
-    """Return the SHA-256 of a whole set: what it was made from, and its tables with the hash of each case."""
-    made_from = json.dumps({key: header[key] for key in ("schema", "spec", "seed", "splits")}, sort_keys=True)
-    return hashlib.sha256(made_from.encode() + cases + lesions).hexdigest()
+    return all((out / path).exists() for path in record_files(record))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.acquisition import add_noise, draw_noise
-from synth.anatomy import draw_background
+from synth.anatomy import Background, draw_background
 from synth.grid import Array32, Array64, Grid
 from synth.lesion import Lesion, Placed, draw_ellipsoid, place
 from synth.spec import NORMAL, PhantomSpec
@@ -128,6 +128,12 @@ class Phantoms:
             affine=self.grid.affine.copy(),
             _source=self,
         )
+
+    def background(self, index: int) -> Background:
+        """Draw the background of case ``index`` alone, before texture, lesions and noise."""
+        rng = np.random.default_rng([self.seed, index])
+        self._draw_classes(rng)
+        return draw_background(self.spec.anatomy, self.grid, rng)
 
     def _draw_classes(self, rng: np.random.Generator) -> tuple[str, ...]:
         names = tuple(self.spec.lesions)

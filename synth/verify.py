@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synth.dataset import (
-    CASE_COLUMNS,
-    IMAGES,
-    INDEX,
-    JOURNAL,
-    MASKS,
-    OnCase,
-    count,
-    ignore,
-    lesion_columns,
-    set_hash,
-)
+from synth.dataset import JOURNAL, SHARD
 from synth.files import DatasetError, Voxels, case_hash, read_nifti
 from synth.grid import Grid
+from synth.records import INDEX, OnCase, case_columns, count, folders, ignore, lesion_columns, set_hash
 from synth.spec import NORMAL, PhantomSpec
 
 if TYPE_CHECKING:
@@ -67,6 +57,8 @@ def open_set(folder: Path) -> StoredSet:
     """
     if (folder / JOURNAL).exists():
         raise DatasetError(f"{folder} is unfinished: complete it with hrcam-synth generate --resume")
+    if (folder / SHARD).exists():
+        raise DatasetError(f"{folder} is one shard of a set: put all of them together with hrcam-synth merge")
     if not (folder / INDEX).exists():
         raise DatasetError(f"{folder} holds no generated set: {INDEX} is missing")
     try:
@@ -74,7 +66,7 @@ def open_set(folder: Path) -> StoredSet:
         spec = PhantomSpec.from_dict(info["spec"])
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / INDEX} is damaged: {' '.join(str(error).split())}") from None
-    cases = _rows(folder / "cases.csv", CASE_COLUMNS)
+    cases = _rows(folder / "cases.csv", case_columns(info))
     lesions: dict[str, list[Row]] = {}
     for row in _rows(folder / "lesions.csv", lesion_columns(len(spec.shape))):
         lesions.setdefault(row["case"], []).append(row)
@@ -137,6 +129,20 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
     yield from _lesion_problems(stored.lesions.get(row["case"], ()), masks)
     if case_hash(image, masks, affine) != row["hash"]:
         yield "the content is not what was generated (another hash)"
+    if row.get("twin"):
+        yield from _twin_problems(stored, row, image)
+
+
+def _twin_problems(stored: StoredSet, row: Row, image: Voxels) -> Iterator[str]:
+    try:
+        twin, affine = read_nifti(stored.folder / row["twin"])
+    except DatasetError as error:
+        yield str(error)
+        return
+    if twin.shape != image.shape:
+        yield f"the twin's shape is {twin.shape}"
+    elif case_hash(twin, {}, affine) != row["twin_hash"]:
+        yield "the twin is not what was generated (another hash)"
 
 
 def _lesion_problems(lesions: Sequence[Row], masks: Mapping[str, Voxels]) -> Iterator[str]:
@@ -158,6 +164,7 @@ def _set_problems(stored: StoredSet) -> Iterator[str]:
         yield "the numbers of cases are not those in dataset.json"
     named = {folder / row["image"] for row in stored.cases}
     named |= {path for row in stored.cases for path in stored.masks(row).values()}
-    strays = {path for part in (IMAGES, MASKS) for path in (folder / part).iterdir()} - named
+    named |= {folder / row["twin"] for row in stored.cases if row.get("twin")}
+    strays = {path for part in folders(info) for path in (folder / part).iterdir()} - named
     if strays:
         yield f"{len(strays)} files belong to no case, such as {min(strays).relative_to(folder)}"

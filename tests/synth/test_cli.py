@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -71,6 +73,44 @@ def test_generate_verify_preview(config: Path, tmp_path: Path, capsys: pytest.Ca
     assert sheets[0].std() > 10
 
 
+def test_observer_prints_json_and_writes_it_only_when_asked(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", tmp_path / "out", "--config", config, "--splits", "test=9") == 0
+    before = tree(tmp_path / "out")
+    capsys.readouterr()
+    assert run("observer", config, "--cases", 9, "--templates", 4) == 0
+    captured = capsys.readouterr()
+    drawn = json.loads(captured.out)
+    assert (drawn["kind"], drawn["cases"], list(drawn["classes"])) == ("exact", 9, ["lesion"])
+    assert f"{drawn['classes']['lesion']['image_auroc']['value']:.3f} " in captured.err
+    assert run("observer", "--dataset", tmp_path / "out", "--templates", 4) == 0
+    assert json.loads(capsys.readouterr().out) == drawn
+    assert tree(tmp_path / "out") == before
+    written = tmp_path / "out/observer.json"
+    assert run("observer", "--dataset", tmp_path / "out", "--cases", 5, "--templates", 4, "-o", written) == 0
+    assert capsys.readouterr().out == f"{written}\n"
+    assert json.loads(written.read_text(encoding="utf-8"))["cases"] == 5
+    assert run("verify", tmp_path / "out") == 0
+
+
+def test_describe_prints_a_table_and_draws_histograms(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", tmp_path / "out", "--config", config) == 0
+    capsys.readouterr()
+    assert run("describe", tmp_path / "out", "-o", tmp_path / "pictures/out.png") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("test: 12 cases of 32 × 28 voxels\n")
+    lesions = (tmp_path / "out/lesions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    dprimes = np.array([float(row.split(",")[-1]) for row in lesions])
+    shown = next(line for line in printed.splitlines() if "d′" in line)
+    cells = [cell.strip() for cell in shown.strip("│").split("│")]
+    marks = [f"{mark:.3g}" for mark in (dprimes.min(), np.median(dprimes), dprimes.max())]
+    assert cells == ["lesion", str(len(lesions)), "d′", *marks]
+    assert np.asarray(Image.open(tmp_path / "pictures/out.png")).std() > 10
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_specification_can_be_generated_and_previewed(path: Path, tmp_path: Path) -> None:
     assert run("generate", tmp_path / "out", "--config", path, "--cases", 9) == 0
@@ -129,6 +169,28 @@ def test_no_worker_outlives_a_killed_parent(config: Path, tmp_path: Path) -> Non
     process.communicate(timeout=20)
 
 
+def test_shards_survive_a_kill_and_merge_to_the_same_tree(config: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", [tmp_path / f"part{part}" for part in range(2)]
+    made_from = ("--config", config, "--cases", 300, "--twins")
+    assert run("generate", whole, *made_from) == 0
+    process = start("generate", parts[0], *made_from, "--shard", "0/2")
+    wait_for_cases(parts[0], process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run("merge", tmp_path / "out", *parts) == 2
+    assert run("generate", parts[0], *made_from, "--shard", "0/2", "--resume") == 0
+    assert run("generate", parts[1], *made_from, "--shard", "1/2", "--workers", 2) == 0
+    assert run("verify", parts[1]) == 2
+    process = start("merge", tmp_path / "out", *parts)
+    wait_for_cases(tmp_path / "out", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run("merge", tmp_path / "out", *reversed(parts)) == 2
+    assert run("merge", tmp_path / "out", *reversed(parts), "--resume") == 0
+    assert tree(tmp_path / "out") == tree(whole)
+    assert run("verify", tmp_path / "out") == 0
+
+
 def test_interrupt_says_how_to_continue_and_can_be_resumed(config: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run("generate", whole, "--config", config, "--cases", 300) == 0
@@ -140,6 +202,17 @@ def test_interrupt_says_how_to_continue_and_can_be_resumed(config: Path, tmp_pat
     assert error == "hrcam-synth: error: interrupted: continue with --resume\n"
     assert run("generate", out, "--config", config, "--cases", 300, "--resume") == 0
     assert tree(out) == tree(whole)
+
+
+def test_an_interrupt_promises_no_resume_where_there_is_none(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synth.cli.ceiling", interrupt)
+    assert run("observer", config) == 130
+    assert capsys.readouterr().err == "hrcam-synth: error: interrupted\n"
 
 
 BAD = {
@@ -170,6 +243,11 @@ BAD = {
     ),
     "no cases": (["generate", "OUT", "--config", "SPEC", "--cases", "0"], "--cases is 0"),
     "negative cases": (["generate", "OUT", "--config", "SPEC", "--cases", "-4"], "--cases"),
+    "shard beyond the last": (["generate", "OUT", "--config", "SPEC", "--shard", "4/4"], "'4/4' is not K/N"),
+    "shard no pair": (["generate", "OUT", "--config", "SPEC", "--shard", "1"], "'1' is not K/N"),
+    "merge nothing": (["merge", "OUT"], "SHARD"),
+    "merge no shard": (["merge", "OUT", "FULL"], "holds no shard: shard.jsonl is missing"),
+    "workers and dask": (["generate", "OUT", "--config", "SPEC", "--workers", "2", "--dask", "x"], "not allowed with"),
     "no workers": (["generate", "OUT", "--config", "SPEC", "--workers", "0"], "--workers is 0"),
     "negative seed": (["generate", "OUT", "--config", "SPEC", "--seed", "-1"], "--seed"),
     "wrong split": (["generate", "OUT", "--config", "SPEC", "--splits", "trian=3"], "did you mean train?"),
@@ -180,9 +258,21 @@ BAD = {
     "a file": (["generate", "SPEC", "--config", "SPEC"], "Not a directory"),
     "verify nothing": (["verify", "OUT"], "holds no generated set"),
     "verify no set": (["verify", "FULL"], "holds no generated set"),
+    "describe nothing": (["describe", "OUT"], "holds no generated set"),
+    "describe below a file": (["describe", "FULL", "-o", "SPEC/a.png"], "holds no generated set"),
     "preview nothing": (["preview", "OUT"], "No such file"),
     "preview no set": (["preview", "FULL"], "holds no generated set"),
     "preview no cases": (["preview", "SPEC", "--cases", "0"], "--cases is 0"),
+    "observer of nothing": (["observer"], "takes either SPEC or --dataset DIR"),
+    "observer of both": (["observer", "SPEC", "--dataset", "FULL"], "takes either SPEC or --dataset DIR"),
+    "observer of no set": (["observer", "--dataset", "FULL"], "holds no generated set"),
+    "observer no cases": (["observer", "SPEC", "--cases", "0"], "--cases is 0"),
+    "observer no shapes": (["observer", "SPEC", "--templates", "0"], "--templates is 0"),
+    "observer of several lesions": (
+        ["observer", "SPEC", "--set", "lesions.lesion.count=[1,2]"],
+        "lesions.lesion.count is [1, 2] but must be 1",
+    ),
+    "observer changes a set": (["observer", "--dataset", "FULL", "--set", "noise.sd=1"], "--set is for SPEC"),
     "preview below a file": (["preview", "SPEC", "-o", "SPEC/a/b.png"], "Not a directory"),
 }
 
@@ -211,6 +301,26 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(
     assert captured.out == ""
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_sentence(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def full(path: Path, content: bytes) -> int:
+        written.append(path)
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a full disk names no file
+        with path.open("wb") as file:
+            return file.write(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert run("generate", tmp_path / "out", "--config", config) == 2
+    assert capsys.readouterr().err == "hrcam-synth: error: No space left on device\n"
+    assert run("generate", tmp_path / "out", "--config", config, "--resume") == 0
+    assert run("verify", tmp_path / "out") == 0
 
 
 def test_a_spoilt_set_is_reported_by_case(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,7 @@ def test_a_kill_among_the_tables_is_resumed(
     for number, last in enumerate(("cases.csv", "lesions.csv", "dataset.json", "incomplete.jsonl")):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:
-            patch.setattr("synth.dataset._write_tables", killed)
+            patch.setattr("synth.dataset.write_tables", killed)
             with pytest.raises(StopError):
                 generate(out, make_spec(), seed=5, splits=SPLITS)
         for name in ("cases.csv", "lesions.csv", "dataset.json")[:number]:

@@ -8,7 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "synth"
 FILES = sorted(PACKAGE.rglob("*.py"))
 EVERYWHERE = {"numpy", "scipy", "nibabel", "yaml", "synth"}
-ALSO = {"cli.py": {"rich"}, "preview.py": {"matplotlib"}}
+ALSO = {
+    "cli.py": {"rich"},
+    "tables.py": {"rich"},
+    "preview.py": {"matplotlib"},
+    "describe.py": {"matplotlib"},
+    "cluster.py": {"distributed"},
+}
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 

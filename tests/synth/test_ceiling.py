@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from synth import Phantoms, PhantomSpec, SpecError
+from synth.ceiling import _against_the_rest, _area, ceiling, drawn, kind_of, stored
+from synth.dataset import generate
+from synth.files import DatasetError, nifti_bytes
+from synth.observer import Observer
+from synth.verify import open_set
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SUBTLE = Path(__file__).parents[2] / "configs/synth/subtle.yaml"
+HEAD = {"shape": [48, 48], "spacing_mm": [1.0, 1.0], "anatomy": {"kind": "head"}}
+SCORES = ("image_auroc", "pointing", "lroc")
+
+
+def scores(spec: PhantomSpec, cases: int, seed: int = 0, templates: int = 24) -> dict[str, Any]:
+    return ceiling(spec, drawn(Phantoms(spec, seed), range(cases)), total=cases, seed=seed, templates=templates)
+
+
+def values(found: dict[str, Any], name: str = "lesion") -> list[float]:
+    return [found["classes"][name][key]["value"] for key in SCORES]
+
+
+def test_subtle_sits_where_it_tells_methods_apart() -> None:
+    found = scores(PhantomSpec.from_yaml(SUBTLE), 300, templates=32)
+    auroc, pointing, lroc = values(found)
+    assert found["kind"] == "exact"
+    assert 0.85 < auroc < 0.97
+    assert 0.6 < pointing < 0.9
+    assert lroc < auroc
+
+
+def test_more_dprime_never_lowers_a_score(make_spec: Callable[..., PhantomSpec]) -> None:
+    rows = []
+    for dprime in (0, 2, 3.5, 5, 8):
+        spec = make_spec(lesions={"lesion": {"radius_mm": [2, 3], "dprime": dprime}})
+        rows.append(values(scores(spec, 200)))
+    assert (np.diff(rows, axis=0) >= 0).all()
+    assert rows[0][0] == pytest.approx(0.5, abs=0.12)
+    assert rows[-1] == pytest.approx([1, 1, 1], abs=0.02)
+
+
+def test_scores_depend_on_the_seed_alone(make_spec: Callable[..., PhantomSpec]) -> None:
+    spec = make_spec()
+    assert scores(spec, 30, seed=1) == scores(spec, 30, seed=1)
+    assert values(scores(spec, 30, seed=1)) != values(scores(spec, 30, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [({}, "exact"), ({"noise": {"kind": "rician", "sd": 0.03}}, "upper_bound"), (HEAD, "upper_bound")],
+    ids=["uniform", "rician", "head"],
+)
+def test_a_set_on_disk_is_read_as_its_cases_are(
+    make_spec: Callable[..., PhantomSpec], tmp_path: Path, changed: dict[str, object], kind: str
+) -> None:
+    spec = make_spec(**changed)
+    generate(tmp_path, spec, seed=3, splits={"train": 2, "test": 12})
+    found = open_set(tmp_path)
+    afresh = ceiling(spec, drawn(Phantoms(spec, 3), range(2, 14)), total=12, templates=8)
+    on_disk = ceiling(spec, stored(found), total=12, templates=8)
+    assert on_disk == afresh
+    assert on_disk["kind"] == kind
+    assert [seen.class_name for seen in stored(found, 5)] == [
+        None if row["label"] == "normal" else row["label"] for row in found.cases[2:7]
+    ]
+    # What is on disk is read where the reader is exact.
+    image = tmp_path / found.cases[2]["image"]
+    image.write_bytes(nifti_bytes(np.full((*spec.shape, 1), 0.7, np.float32), Phantoms(spec).grid.affine))
+    first = next(stored(found)).residual
+    assert (first == first.flat[0]).all() == (kind == "exact")
+
+
+def test_a_bound_is_not_drawn_from_another_generator(make_spec: Callable[..., PhantomSpec], tmp_path: Path) -> None:
+    generate(tmp_path, make_spec(**HEAD), splits={"test": 2})
+    found = open_set(tmp_path)
+    older = found._replace(info={**found.info, "generator": "synth 0.0.1"})
+    with pytest.raises(DatasetError, match=r"was made by synth 0\.0\.1"):
+        next(stored(older))
+    with pytest.raises(DatasetError, match="no case in its test split"):
+        next(stored(found._replace(cases=[{**row, "split": "train"} for row in found.cases])))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rician"])
+def test_the_bound_faces_the_lesion_in_a_field_of_texture_and_noise(
+    make_spec: Callable[..., PhantomSpec], kind: str
+) -> None:
+    lesions = {"lesion": {"radius_mm": 3, "delta": 5}}
+    spec = make_spec(**HEAD, prevalence=1, noise={"kind": kind, "sd": 0.03}, lesions=lesions)
+    phantoms = Phantoms(spec, 1)
+    variances = []
+    for index, seen in enumerate(drawn(phantoms, range(30))):
+        assert seen.mask is not None
+        assert seen.tissue is not None
+        assert np.array_equal(seen.mask, phantoms[index].masks[0])
+        assert np.sum(seen.mask ^ (seen.residual > 2.5)) < 6
+        assert seen.tissue[seen.mask].all()
+        assert not seen.tissue.all()
+        variances.append(seen.residual[:10, :10].var())  # a corner, where a head has no texture
+    assert np.sqrt(np.mean(variances)) == pytest.approx(0.05, rel=0.1)
+
+
+def test_an_anatomy_known_is_worth_more_than_one_that_fills_the_field(make_spec: Callable[..., PhantomSpec]) -> None:
+    lesions = {"lesion": {"radius_mm": [2, 3], "dprime": [3, 4]}}
+    head = make_spec(**HEAD, lesions=lesions)
+    field = replace(head, anatomy=make_spec().anatomy)
+    assert sum(values(scores(head, 250))) > sum(values(scores(field, 250)))
+
+
+def test_scores_equal_those_of_the_readings_one_by_one(make_spec: Callable[..., PhantomSpec]) -> None:
+    spec = make_spec(lesions={"lesion": {"radius_mm": [2, 3], "dprime": [2, 4]}})
+    phantoms, rng = Phantoms(spec, 6), np.random.default_rng(np.random.SeedSequence(6, spawn_key=(1,)))
+    reader = Observer.of(spec.lesions["lesion"], phantoms.texture, phantoms.grid, "lesions", 24, rng)
+    ratings: dict[int, list[tuple[float, float, bool]]] = {0: [], 1: []}
+    for case in (phantoms[index] for index in range(80)):
+        reading = reader.read(case.image - np.float32(0.6))
+        peak, hit = float(reading.inside.max()), bool(case.masks[0].flat[reading.inside.argmax()])
+        ratings[int(bool(case.label))].append((reading.log_ratio, reading.log_ratio + np.log(peak), hit))
+    pairs = [(high, low) for high in ratings[1] for low in ratings[0]]
+    auroc = np.mean([high[0] > low[0] for high, low in pairs])
+    lroc = np.mean([high[1] > low[1] and high[2] for high, low in pairs])
+    pointing = np.mean([hit for _, _, hit in ratings[1]])
+    assert values(scores(spec, 80, seed=6)) == pytest.approx([auroc, pointing, lroc], abs=1e-9)
+
+
+def test_areas_and_odds_equal_those_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    ratings, present = np.array([3.0, 1.0, 2.0, 2.0, 0.0]), np.array([True, True, True, False, False])
+    area, local = (_area(ratings, present, np.array(credit), rng) for credit in ([1.0, 1, 1], [1.0, 1, 0]))
+    assert area is not None
+    assert local is not None
+    assert area.value == pytest.approx((2 + 1 + 1.5) / 6)
+    assert local.value == pytest.approx((2 + 1) / 6)
+    assert 0 <= area.low < area.value < area.high <= 1
+    assert area.n == 5
+    assert _area(ratings, np.ones(5, bool), np.ones(5), rng) is None
+
+    ratios = np.array([[1.0, -2.0], [0.5, 3.0]])
+    likelihoods = np.exp(ratios)
+    first = likelihoods[:, 0] * 0.3 / (0.4 + 0.3 * likelihoods[:, 1])
+    assert np.exp(_against_the_rest(ratios, 0.6)[:, 0]) * 0.3 == pytest.approx(first)
+    assert _against_the_rest(ratios, 1.0)[:, 0] == pytest.approx(ratios[:, 0] - ratios[:, 1] - np.log(0.5))
+    assert _against_the_rest(ratios[:, :1], 1.0) == pytest.approx(ratios[:, :1])
+
+
+def test_the_interval_is_that_of_repeated_experiments() -> None:
+    rng = np.random.default_rng(1)
+    present = np.arange(200) < 100
+    covered = 0
+    for _ in range(60):
+        found = _area(rng.standard_normal(200) + present, present, np.ones(100), rng)
+        assert found is not None
+        covered += found.low < 0.7602 < found.high
+    assert covered >= 52
+
+
+def test_two_classes_are_told_apart_and_each_scored_against_the_rest(make_spec: Callable[..., PhantomSpec]) -> None:
+    lesions = {
+        "bright": {"radius_mm": [2, 3], "dprime": 7},
+        "dark": {"radius_mm": [2, 3], "dprime": 7, "polarity": "dark"},
+    }
+    for prevalence in (0.7, 1):
+        found = scores(make_spec(task="multiclass", lesions=lesions, prevalence=prevalence), 60)
+        assert list(found["classes"]) == ["bright", "dark"]
+        for name in lesions:
+            assert values(found, name) == pytest.approx([1, 1, 1], abs=0.04)
+    normal = scores(make_spec(task="multiclass", lesions=lesions, prevalence=0), 5)
+    assert normal["classes"]["dark"] == dict.fromkeys(SCORES)
+
+
+def test_several_lesions_are_refused(make_spec: Callable[..., PhantomSpec]) -> None:
+    several = make_spec(lesions={"lesion": {"radius_mm": 2, "cnr": 1, "count": [1, 2]}})
+    with pytest.raises(SpecError, match=r"lesions\.lesion\.count is \[1, 2\] but must be 1"):
+        kind_of(several)
+    with pytest.raises(SpecError, match="task is 'multilabel'"):
+        kind_of(make_spec(task="multilabel"))
