@@ -67,10 +67,73 @@ class Component:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PowerLawSpec:
+    """Gaussian texture whose spectrum falls as f to the power -β; β near 3 looks like a mammogram."""
+
+    sd: float
+    beta: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.sd >= 0, "sd", self.sd, "be at least 0")
+        require(0 <= self.beta <= 6, "beta", self.beta, "lie between 0 and 6")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LumpySpec:
+    """Gaussian lumps at random places (Rolland & Barrett 1992).
+
+    Attributes:
+        sd: standard deviation of the texture.
+        length_mm: standard deviation of a lump's shape.
+        density: mean number of lumps in a square (3D: cube) of one ``length_mm`` a side; few are far from Gaussian.
+    """
+
+    sd: float
+    length_mm: float
+    density: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.sd >= 0, "sd", self.sd, "be at least 0")
+        require(self.length_mm > 0, "length_mm", self.length_mm, "be above 0")
+        require(self.density > 0, "density", self.density, "be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteredLumpySpec:
+    """Clusters of elongated blobs (Bochud, Abbey & Eckstein 1999).
+
+    Attributes:
+        sd: standard deviation of the texture.
+        blob_mm: shorter and longer semi-axis of a blob.
+        spread_mm: standard deviation of the blobs' places around the middle of their cluster, along each axis.
+        blobs: mean number of blobs in a cluster.
+        density: mean number of clusters in a square (3D: cube) of one ``spread_mm`` a side.
+    """
+
+    sd: float
+    blob_mm: Range = (2.0, 5.0)
+    spread_mm: float = 8.0
+    blobs: float = 20.0
+    density: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.sd >= 0, "sd", self.sd, "be at least 0")
+        for key in ("spread_mm", "blobs", "density"):
+            require(getattr(self, key) > 0, key, getattr(self, key), "be above 0")
+        require(self.blob_mm[0] > 0, "blob_mm", self.blob_mm, "be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextureSpec:
-    """Stationary Gaussian texture: the sum of independent components."""
+    """Stationary texture: the sum of independent parts, of which the first two are Gaussian."""
 
     components: tuple[Component, ...] = ()
+    power_law: PowerLawSpec | None = None
+    lumpy: LumpySpec | None = None
+    clustered_lumpy: ClusteredLumpySpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
