@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
+from synth.families import EllipsoidFamily, Family, StructureLossFamily
 from synth.reading import SpecError, require
 
 Range = tuple[float, float]
@@ -16,6 +17,8 @@ class UniformAnatomy:
     """Tissue everywhere, of one intensity: the anatomy in which d′ is exact."""
 
     kind: Literal["uniform"] = "uniform"
+    tissues: ClassVar[tuple[str, ...]] = ("tissue",)
+    structures: ClassVar[tuple[str, ...]] = ()
     tissue: float = 0.6
 
 
@@ -33,6 +36,8 @@ class HeadAnatomy:
     """
 
     kind: Literal["head"] = "head"
+    tissues: ClassVar[tuple[str, ...]] = ("tissue",)
+    structures: ClassVar[tuple[str, ...]] = ()
     size: Range = (0.82, 0.92)
     aspect: Range = (0.76, 0.88)
     rotation_deg: Range = (-15.0, 15.0)
@@ -161,7 +166,10 @@ class LesionSpec:
         elongation: longest over shortest semi-axis.
         polarity: whether the lesion is brighter or darker than its tissue.
         count: number of lesions of the class in a case that has it.
-        family: shape of the lesion.
+        family: shape of the lesion; a bare name stands for its defaults.
+        tissue: part of the anatomy in which the whole lesion lies.
+        depth_mm: distance of its middle from the border of that tissue, or of the field.
+        apart_mm: least distance from the lesions drawn before it.
     """
 
     radius_mm: Range
@@ -172,7 +180,10 @@ class LesionSpec:
     elongation: Range = (1.0, 1.0)
     polarity: Literal["bright", "dark"] = "bright"
     count: tuple[int, int] = (1, 1)
-    family: Literal["ellipsoid"] = "ellipsoid"
+    family: Family = field(default_factory=EllipsoidFamily)
+    tissue: str | None = None
+    depth_mm: Range | None = None
+    apart_mm: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -185,6 +196,11 @@ class LesionSpec:
         require(self.edge_mm >= 0, "edge_mm", self.edge_mm, "be at least 0")
         require(self.elongation[0] >= 1, "elongation", self.elongation, "be at least 1")
         require(self.count[0] >= 1, "count", self.count, "be at least 1")
+        require(self.apart_mm >= 0, "apart_mm", self.apart_mm, "be at least 0")
+        if self.depth_mm is not None:
+            require(self.depth_mm[0] >= 0, "depth_mm", self.depth_mm, "be at least 0")
+        if isinstance(self.family, StructureLossFamily):
+            require(self.polarity == "dark", "polarity", self.polarity, "be dark where structure is lost")
 
     @property
     def control(self) -> str:

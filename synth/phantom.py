@@ -5,16 +5,22 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from synth.acquisition import add_noise, draw_noise
 from synth.anatomy import draw_background
+from synth.families import StructureLossFamily
 from synth.grid import Array32, Array64, Grid
-from synth.lesion import Lesion, Placed, draw_ellipsoid, place
+from synth.lesion import Lesion, draw_shape, place, where
 from synth.spec import NORMAL, PhantomSpec
 from synth.texture import Texture
+
+if TYPE_CHECKING:
+    from synth.background import Background
+    from synth.shape import Placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +112,7 @@ class Phantoms:
         rng = np.random.default_rng([self.seed, index])
         present = self._draw_classes(rng)
         background = draw_background(self.spec.anatomy, self.grid, rng)
-        placed = self._draw_lesions(present, background.tissue.copy(), rng)
+        placed = self._draw_lesions(present, background, rng)
         texture = self.texture.draw(rng)
         noise = draw_noise(self.spec.noise, self.grid.shape, rng)
 
@@ -138,16 +144,24 @@ class Phantoms:
         return (names[which],) if abnormal else ()
 
     def _draw_lesions(
-        self, present: tuple[str, ...], free: npt.NDArray[np.bool_], rng: np.random.Generator
+        self, present: tuple[str, ...], background: Background, rng: np.random.Generator
     ) -> list[tuple[str, Placed, float]]:
-        """Draw class, place and amplitude of each lesion; ``free`` loses what they take."""
+        """Draw class, place and amplitude of each lesion; none touches another."""
         drawn = []
+        taken = np.zeros(self.grid.shape, bool)
         for name in present:
-            spec = self.spec.lesions[name]
+            spec, key = self.spec.lesions[name], f"lesions.{name}"
+            region = background.region(spec.tissue or "tissue")
+            structure = None
+            if isinstance(spec.family, StructureLossFamily):
+                structure = background.structures[spec.family.structure]
             for _ in range(rng.integers(spec.count[0], spec.count[1] + 1)):
-                shape = draw_ellipsoid(spec, len(self.grid.shape), rng)
+                shape = draw_shape(spec, len(self.grid.shape), key, rng)
                 amplitude = float(rng.uniform(*spec.amplitude))
-                drawn.append((name, place(shape, free, self.grid, f"lesions.{name}", rng), amplitude))
+                free, middles = where(spec, region, taken, self.grid, key)
+                placed = place(shape, free, self.grid, key, rng, middles=middles, structure=structure)
+                taken[placed.box] |= placed.outline > 0
+                drawn.append((name, placed, amplitude))
         return drawn
 
     def _measure(self, name: str, lesion: Placed, amplitude: float) -> Lesion:
@@ -159,16 +173,16 @@ class Phantoms:
         change = amplitude / of_unit[spec.control]
         return Lesion(
             class_name=name,
-            family=spec.family,
+            family=spec.family.kind,
             centre_mm=_floats(self.grid.to_mm(lesion.centre_voxel)),
             centre_voxel=_floats(lesion.centre_voxel),
-            radii_mm=_floats(lesion.shape.radii_mm),
-            rotation=tuple(_floats(row) for row in lesion.shape.rotation),
+            radii_mm=_floats(lesion.shape.frame.radii_mm),
+            rotation=tuple(_floats(row) for row in lesion.shape.frame.rotation),
             delta=change if spec.polarity == "bright" else -change,
             cnr=change * of_unit["cnr"],
             dprime=change * of_unit["dprime"],
             voxels=int(lesion.mask.sum()),
-            volume_mm3=lesion.shape.volume_mm3,
+            volume_mm3=lesion.volume_mm3,
         )
 
     def _label(self, found: tuple[str, ...]) -> int | tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from synth.families import StructureLossFamily
 from synth.parts import HeadAnatomy, LesionSpec, NoiseSpec, TextureSpec, UniformAnatomy
 from synth.reading import SpecError, plain, read, require, unknown
 
@@ -61,20 +62,37 @@ class PhantomSpec:
                 rule = f"be made of letters, digits, _ and -, and not be {NORMAL!r}"
                 raise SpecError(f"is not a class name: it must {rule}", key=f"lesions.{name}")
             self._check_size(f"lesions.{name}", lesion)
+            self._check_place(f"lesions.{name}", lesion)
 
     def _check_size(self, key: str, lesion: LesionSpec) -> None:
         dimensions = len(self.shape)
         shortest = lesion.semi_axes(lesion.radius_mm[0], lesion.elongation[1], dimensions)[-1]
         longest = lesion.semi_axes(lesion.radius_mm[1], lesion.elongation[1], dimensions)[0]
-        rule = f"be at most the shortest semi-axis, {shortest:.3g} mm"
-        require(lesion.edge_mm <= shortest, f"{key}.edge_mm", lesion.edge_mm, rule)
+        finest = lesion.family.finest_mm(shortest)
+        part = (
+            "shortest semi-axis" if finest == shortest else f"half-width of the finest part of a {lesion.family.kind}"
+        )
+        rule = f"be at most the {part}, {finest:.3g} mm"
+        require(lesion.edge_mm <= finest, f"{key}.edge_mm", lesion.edge_mm, rule)
         half = max(self.spacing_mm) / 2
         rule = f"keep the shortest semi-axis, {shortest:.3g} mm, at or above half a voxel, {half:.3g} mm"
         require(shortest >= half, f"{key}.radius_mm", lesion.radius_mm, rule)
+        rule = f"have no part finer than half a voxel, {half:.3g} mm, as its half-width of {finest:.3g} mm is"
+        require(finest >= half, f"{key}.family", lesion.family.kind, rule)
         field_mm = min((n - 1) * step for n, step in zip(self.shape, self.spacing_mm, strict=True))
-        width = 2 * (longest + lesion.edge_mm)
+        width = 2 * (longest * lesion.family.reach + lesion.edge_mm)
         rule = f"fit the field: at its longest it spans {width:.3g} mm of {field_mm:.3g} mm"
         require(width <= field_mm, f"{key}.radius_mm", lesion.radius_mm, rule)
+
+    def _check_place(self, key: str, lesion: LesionSpec) -> None:
+        if lesion.tissue is not None:
+            rule = f"be a tissue of the anatomy {self.anatomy.kind}: {', '.join(self.anatomy.tissues)}"
+            require(lesion.tissue in self.anatomy.tissues, f"{key}.tissue", lesion.tissue, rule)
+        if isinstance(lesion.family, StructureLossFamily):
+            names = ", ".join(self.anatomy.structures) or "none"
+            rule = f"be a structure of the anatomy {self.anatomy.kind}, which has {names}"
+            name = lesion.family.structure
+            require(name in self.anatomy.structures, f"{key}.family.structure", name, rule)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from synth.anatomy import HeadPose, draw_background, draw_pose, render_head
+from synth.anatomy import draw_background
 from synth.grid import Grid
+from synth.head import HeadPose, draw_pose, render_head
 from synth.parts import HeadAnatomy, UniformAnatomy
 
 GRIDS = {2: Grid((64, 72), (1.0, 1.0)), 3: Grid((48, 48, 32), (2.0, 2.0, 3.0))}

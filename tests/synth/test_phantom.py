@@ -11,7 +11,7 @@ import pytest
 from synth import PhantomCase, Phantoms, PhantomSpec
 from synth.files import case_hash
 from synth.grid import Grid
-from synth.lesion import Ellipsoid, render
+from synth.shape import Ellipsoid, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
