@@ -10,7 +10,11 @@ import numpy as np
 from synth.background import Background, inside
 
 if TYPE_CHECKING:
-    from synth.grid import Array64, Grid
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from synth.grid import Array32, Array64, Grid
     from synth.parts import HeadAnatomy
 
 # A head, in units of its front-to-back semi-axis: seen from above, a little narrower at the forehead.
@@ -21,6 +25,8 @@ SKULL_INSIDE = 0.91
 BRAIN = 0.86
 # Ventricles: distance from the midline, half-width, -length and -height, outward bend, place front to back.
 OFFSET, WIDTH, LENGTH, TALL, BEND, PLACE = 0.115, 0.062, 0.36, 0.2, 0.85, 0.02
+# Folds of the cortex: number of waves, their length, depth of a sulcus for a fold of 1, half-width of the fissure.
+WAVES, FOLD, SULCUS, FISSURE = 6, 0.2, 0.085, 0.012
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,29 @@ def draw_pose(spec: HeadAnatomy, grid: Grid, rng: np.random.Generator) -> HeadPo
     return HeadPose(centre, directions, length, aspect, float(rng.uniform(*spec.ventricles)))
 
 
-def render_head(spec: HeadAnatomy, pose: HeadPose, grid: Grid) -> Background:
-    """Render a head. Surfaces are soft over one voxel; tissue is where no other part shares the voxel."""
+def draw_folds(grid: Grid, rng: np.random.Generator) -> Array64:
+    """Draw the waves that fold the cortex: direction and phase of each, ``(WAVES, D + 1)``."""
+    directions = rng.standard_normal((WAVES, len(grid.shape)))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.column_stack([directions, rng.uniform(0, 2 * np.pi, WAVES)])
+
+
+def render_head(spec: HeadAnatomy, pose: HeadPose, grid: Grid, folds: Array64 | None = None) -> Background:
+    """Render a head. Surfaces are soft over one voxel; tissue is where no other part shares the voxel.
+
+    Args:
+        spec: the anatomy.
+        pose: where the head lies.
+        grid: where the voxels lie.
+        folds: waves of the cortex, where there is white matter.
+    """
     right, front, *up = (grid.project(axis / pose.length_mm, pose.centre_mm) for axis in pose.directions)
     height_squared = np.square(up[0]) if up else np.float32(0)
     sharpness = np.float32(pose.length_mm / grid.spacing.mean())
 
     across = right * (1 + np.float32(TAPER) * front)
     across *= np.float32(1 / pose.aspect)
-    radius = np.sqrt(across**2 + front**2 + height_squared * np.float32(1 / HEIGHT**2))
+    radius = radius_of_head = np.sqrt(across**2 + front**2 + height_squared * np.float32(1 / HEIGHT**2))
     head = inside(radius, 1.0, sharpness)
     cavity = inside(radius, SKULL_INSIDE, sharpness)
     brain = inside(radius, BRAIN, sharpness)
@@ -85,9 +105,42 @@ def render_head(spec: HeadAnatomy, pose: HeadPose, grid: Grid) -> Background:
     ventricles = inside(radius, 1.0, sharpness * radius / np.maximum(slope, np.float32(1e-6)))
     ventricles *= brain
 
+    parts: dict[str, npt.NDArray[np.bool_]] = {}
+    if folds is not None:
+        white, sulci = _fold(spec, pose, (right, front, *up), radius_of_head, sharpness, folds)
+        brain = brain * (1 - sulci)
+        ventricles *= 1 - sulci
+        white *= brain - ventricles
+        pure = brain - ventricles == 1
+        parts = {"white": pure & (white == 1), "grey": pure & (white == 0)}
+
     texture = brain - ventricles
     image = np.float32(spec.skull) * (head - cavity)
     image += np.float32(spec.fluid) * (cavity - brain)
     image += np.float32(spec.tissue) * texture
     image += np.float32(spec.ventricle) * ventricles
-    return Background(image=image, texture=texture, tissue=texture == 1)
+    if spec.white is not None and folds is not None:
+        image += np.float32(spec.white - spec.tissue) * white
+    return Background(image=image, texture=texture, tissue=texture == 1, parts=parts)
+
+
+def _fold(
+    spec: HeadAnatomy,
+    pose: HeadPose,
+    places: Sequence[Array32],
+    radius: Array32,
+    sharpness: np.float32,
+    folds: Array64,
+) -> tuple[Array32, Array32]:
+    """Return the shares of white matter and of sulci: the cortex's surfaces, folded by a sum of waves."""
+    fold = np.zeros_like(radius)
+    for *direction, phase in folds:
+        along = sum((np.float32(part) * place for part, place in zip(direction, places, strict=True)), np.float32(0))
+        fold += np.cos(np.float32(2 * np.pi / FOLD) * along + np.float32(phase))
+    fold *= np.float32(1 / np.sqrt(WAVES / 2))  # of variance 1
+    ribbon = np.float32((spec.cortex_mm or 0) / pose.length_mm)
+    depth = np.float32(SULCUS) * np.clip(fold - np.float32(0.5), 0, 1.5)
+    white = inside(radius + ribbon + depth * np.float32(1.3) + np.float32(0.5) * ribbon * fold, BRAIN, sharpness)
+    sulci = inside(BRAIN - depth - radius, 0.0, sharpness * np.float32(0.7)) * np.minimum(depth * sharpness, 1)
+    fissure = inside(np.abs(places[0]), FISSURE, sharpness) * inside(-np.abs(places[1]), -0.46, sharpness)
+    return white, np.maximum(sulci, fissure)

@@ -162,4 +162,5 @@ def _within(placed: Placed, structure: Array32, grid: Grid) -> Placed | None:
     mask = change >= np.float32(0.5)
     low = np.array([part.start for part in placed.box])
     middle = np.argwhere(mask).mean(0) + low
-    return Placed(placed.shape, middle, placed.box, change, change, float(mask.sum() * np.prod(grid.spacing)))
+    volume = float(mask.sum() * np.prod(grid.spacing))
+    return Placed(placed.shape, middle, placed.box, change, change, volume, largest=float(peak))

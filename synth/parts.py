@@ -19,6 +19,7 @@ class UniformAnatomy:
     kind: Literal["uniform"] = "uniform"
     tissues: ClassVar[tuple[str, ...]] = ("tissue",)
     structures: ClassVar[tuple[str, ...]] = ()
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     tissue: float = 0.6
 
 
@@ -33,11 +34,13 @@ class HeadAnatomy:
         shift: largest displacement from the middle of the field along each axis, as a fraction of the field.
         ventricles: scale of the ventricles, 1 for ordinary ones.
         skull, fluid, tissue, ventricle: intensities.
+        white: intensity of white matter under a folded ribbon of cortex; without it, all brain is ``tissue``.
+        cortex_mm: mean thickness of the ribbon.
     """
 
     kind: Literal["head"] = "head"
-    tissues: ClassVar[tuple[str, ...]] = ("tissue",)
     structures: ClassVar[tuple[str, ...]] = ()
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     size: Range = (0.82, 0.92)
     aspect: Range = (0.76, 0.88)
     rotation_deg: Range = (-15.0, 15.0)
@@ -47,6 +50,8 @@ class HeadAnatomy:
     fluid: float = 0.25
     tissue: float = 0.6
     ventricle: float = 0.3
+    white: float | None = None
+    cortex_mm: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -56,6 +61,15 @@ class HeadAnatomy:
         require(self.size[1] + 2 * self.shift <= 1, "size", self.size, f"leave room for the shift of {self.shift}")
         inside = self.ventricles[0] > 0 and self.ventricles[1] <= 1.5
         require(inside, "ventricles", self.ventricles, "lie above 0 and at most at 1.5")
+        if (self.white is None) != (self.cortex_mm is None):
+            raise SpecError("must be set together with cortex_mm, or neither", key="white")
+        if self.cortex_mm is not None:
+            require(self.cortex_mm > 0, "cortex_mm", self.cortex_mm, "be above 0")
+
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """Parts of the brain in which a lesion may be asked to lie."""
+        return ("tissue",) if self.white is None else ("tissue", "white", "grey")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from synth.anatomy import draw_background
 from synth.families import StructureLossFamily
 from synth.grid import Array32, Array64, Grid
 from synth.lesion import Lesion, draw_shape, place, where
+from synth.reading import SpecError, plain_text
 from synth.spec import NORMAL, PhantomSpec
 from synth.texture import Texture
 
@@ -159,6 +160,8 @@ class Phantoms:
                 shape = draw_shape(spec, len(self.grid.shape), key, rng)
                 amplitude = float(rng.uniform(*spec.amplitude))
                 free, middles = where(spec, region, taken, self.grid, key)
+                if structure is not None:  # what fades ends with the structure
+                    free = ~taken
                 placed = place(shape, free, self.grid, key, rng, middles=middles, structure=structure)
                 taken[placed.box] |= placed.outline > 0
                 drawn.append((name, placed, amplitude))
@@ -171,6 +174,9 @@ class Phantoms:
         unit[lesion.box] = lesion.profile
         of_unit = {"dprime": self.texture.dprime(unit), "cnr": 1 / self.texture.sd, "delta": 1.0}
         change = amplitude / of_unit[spec.control]
+        if change > lesion.largest:
+            rest = f"the structure cannot lose {change:.3g} of the {lesion.largest:.3g} that it adds"
+            raise SpecError(f"is {plain_text(spec.amplitude)} but {rest}", key=f"lesions.{name}.{spec.control}")
         return Lesion(
             class_name=name,
             family=spec.family.kind,

@@ -116,6 +116,7 @@ class Placed:
         profile: change for an amplitude of 1, float32, within the box.
         outline: 1 where the lesion is whole, 0 beyond its support, float32, within the box.
         volume_mm3: volume within the half-maximum surface.
+        largest: largest amplitude that it can have, where that has a limit.
     """
 
     shape: Shape
@@ -124,6 +125,7 @@ class Placed:
     profile: Array32
     outline: Array32
     volume_mm3: float
+    largest: float = np.inf
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:

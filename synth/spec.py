@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from synth.anatomy import Anatomy  # noqa: TC001 - annotations are read to read YAML
 from synth.families import StructureLossFamily
-from synth.parts import HeadAnatomy, LesionSpec, NoiseSpec, TextureSpec, UniformAnatomy
+from synth.parts import LesionSpec, NoiseSpec, TextureSpec, UniformAnatomy
 from synth.reading import SpecError, plain, read, require, unknown
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PhantomSpec:
     purpose: str = ""
     prevalence: float = 0.5
     splits: Splits = field(default_factory=lambda: {"train": 400, "val": 50, "test": 50})
-    anatomy: UniformAnatomy | HeadAnatomy = field(default_factory=UniformAnatomy)
+    anatomy: Anatomy = field(default_factory=UniformAnatomy)
     texture: TextureSpec = field(default_factory=TextureSpec)
     noise: NoiseSpec = field(default_factory=NoiseSpec)
 
@@ -52,6 +53,8 @@ class PhantomSpec:
         matching = len(self.spacing_mm) == len(self.shape)
         require(matching, "spacing_mm", self.spacing_mm, f"have one value for each of the {len(self.shape)} axes")
         require(min(self.spacing_mm) > 0, "spacing_mm", self.spacing_mm, "be above 0")
+        rule = f"be another for {len(self.shape)} axes: this one has {' or '.join(map(str, self.anatomy.dimensions))}"
+        require(len(self.shape) in self.anatomy.dimensions, "anatomy.kind", self.anatomy.kind, rule)
         require(0 <= self.prevalence <= 1, "prevalence", self.prevalence, "lie between 0 and 1")
         check_splits(self.splits)
         one = len(self.lesions) == 1 if self.task == "binary" else len(self.lesions) >= 1
