@@ -54,6 +54,11 @@ class ChestAnatomy:
         require(inside, "heart", self.heart, "lie above 0 and at most at 1.6")
         require(self.rib >= 0, "rib", self.rib, "be at least 0")
 
+    @property
+    def level(self) -> float:
+        """Intensity of the tissue in which lesions lie."""
+        return self.lung
+
 
 def draw_chest(spec: ChestAnatomy, grid: Grid, rng: np.random.Generator) -> Background:
     """Draw size, place, heart and breath, then the picture."""

@@ -28,7 +28,9 @@ SCHEMA = 1
 # Raise it whenever the same specification and seed would give other bits.
 GENERATOR_VERSION = "0.1.0"
 JOURNAL, INDEX = "incomplete.jsonl", "dataset.json"
-IMAGES, MASKS = "images", "masks"
+IMAGES, MASKS, CUES = "images", "masks", "cues"
+# In a case's hash, the name of the cue's mask, which no class can have.
+CUE = "(cue)"
 CASE_COLUMNS = ("case", "image", "label", "mask", "split", "subject", "hash")
 MEASURES = ("volume_mm3", "voxels", "delta", "cnr", "dprime")
 TRIAL_CASES = 8
@@ -59,7 +61,7 @@ def generate(
         spec: what to draw.
         seed: seed of the set.
         splits: number of cases in each split, instead of the specification's; cases are numbered
-            through train, val and test.
+            through train, val, test and reversed.
         workers: number of processes.
         resume: complete an interrupted set.
         on_case: told the number of finished cases and their total, now and then.
@@ -90,13 +92,13 @@ def generate(
     remove_parts(out)
     journal = out / JOURNAL
     write_whole(journal, "".join([header, *map(json_line, records.values())]).encode())
-    for folder in (IMAGES, MASKS):
+    for folder in (IMAGES, MASKS, *([CUES] if spec.cue else [])):
         (out / folder).mkdir(exist_ok=True)
     on_case(len(records), total)
     missing = [index for index in range(total) if index not in records]
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     with journal.open("a", encoding="utf-8", newline="\n") as log:
-        for batch in run(write_cases, (phantoms, out), chunks, workers):
+        for batch in run(write_cases, (phantoms, out, total - counts.get("reversed", 0)), chunks, workers):
             for record in batch:
                 log.write(json_line(record))
                 records[record["index"]] = record
@@ -170,12 +172,21 @@ def _same_set(out: Path, found: Mapping[str, Any], header: str) -> None:
 
 
 def _on_disk(out: Path, record: Record) -> bool:
-    return all((out / path).exists() for path in (record["image"], *record["masks"].values()))
+    paths = (record["image"], *record["masks"].values(), *([record["cue"]] if "cue" in record else []))
+    return all((out / path).exists() for path in paths)
 
 
-def write_cases(phantoms: Phantoms, out: Path, indices: Sequence[int]) -> list[Record]:
-    """Draw and write some cases; return their records, which hold no voxels."""
-    return [_write_case(phantoms[index], phantoms.spec, out) for index in indices]
+def write_cases(phantoms: Phantoms, out: Path, first_reversed: int, indices: Sequence[int]) -> list[Record]:
+    """Draw and write some cases; return their records, which hold no voxels.
+
+    Args:
+        phantoms: where they are drawn.
+        out: folder of the set.
+        first_reversed: number of the first case whose cue is reversed.
+        indices: numbers of the cases.
+    """
+    drawn = ((phantoms.reversed if index >= first_reversed else phantoms)[index] for index in indices)
+    return [_write_case(case, phantoms.spec, out) for case in drawn]
 
 
 def _write_case(case: PhantomCase, spec: PhantomSpec, out: Path) -> Record:
@@ -193,20 +204,29 @@ def _write_case(case: PhantomCase, spec: PhantomSpec, out: Path) -> Record:
         measures = [getattr(lesion, name) for name in MEASURES]
         numbers = [number for place in places for number in place]
         lesions.append([case.name, lesion.class_name, lesion.family, *numbers, *measures])
+    extra = {}
+    if spec.sites:
+        extra["site"] = case.site
+    if case.cue is not None:
+        masks[CUE] = case.cue.astype(np.uint8)
+        extra["cue"] = f"{CUES}/{case.name}.nii.gz"
+        write_whole(out / extra["cue"], nifti_bytes(masks[CUE], case.affine))
     digest = case_hash(case.image, masks, case.affine)
     return {"index": case.index, "case": case.name, "label": case.label_text, "image": image, "masks": paths,
-            "hash": digest, "lesions": lesions}  # fmt: skip
+            "hash": digest, "lesions": lesions, **extra}  # fmt: skip
 
 
 def _write_tables(out: Path, records: Sequence[Record], header: Mapping[str, Any]) -> None:
     spec = PhantomSpec.from_dict(header["spec"])
     names = [name for name, count in header["splits"].items() for _ in range(count)]
-    rows = []
+    columns, rows = case_columns(spec), []
     for record, split in zip(records, names, strict=True):
         several = len(spec.classes) > 1
         mask = "|".join(f"{name}={path}" if several else path for name, path in record["masks"].items())
-        rows.append((record["case"], record["image"], record["label"], mask, split, record["case"], record["hash"]))
-    cases = csv_bytes(CASE_COLUMNS, rows)
+        extra = [record.get(name, "") for name in columns[len(CASE_COLUMNS) :]]
+        common = (record["case"], record["image"], record["label"], mask, split, record["case"], record["hash"])
+        rows.append((*common, *extra))
+    cases = csv_bytes(columns, rows)
     lesions = csv_bytes(lesion_columns(len(spec.shape)), (row for record in records for row in record["lesions"]))
     write_whole(out / "cases.csv", cases)
     write_whole(out / "lesions.csv", lesions)
@@ -221,6 +241,11 @@ def _write_tables(out: Path, records: Sequence[Record], header: Mapping[str, Any
         "hash": set_hash(header, cases, lesions),
     }
     write_whole(out / INDEX, (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def case_columns(spec: PhantomSpec) -> tuple[str, ...]:
+    """Return the columns of ``cases.csv``: ``site`` and ``cue`` (its mask) only where there is such a thing."""
+    return (*CASE_COLUMNS, *(["site"] if spec.sites else []), *(["cue"] if spec.cue else []))
 
 
 def lesion_columns(dimensions: int) -> tuple[str, ...]:

@@ -58,6 +58,11 @@ class MidbrainAnatomy:
         require(self.crescent >= 0, "crescent", self.crescent, "be at least 0")
         require(0 <= self.asymmetry < 1, "asymmetry", self.asymmetry, "lie between 0 and 1")
 
+    @property
+    def level(self) -> float:
+        """Intensity of the tissue in which lesions lie."""
+        return self.tissue
+
 
 def draw_midbrain(spec: MidbrainAnatomy, grid: Grid, rng: np.random.Generator) -> Background:
     """Draw pose, size and asymmetry, then the picture."""

@@ -22,6 +22,15 @@ class UniformAnatomy:
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     tissue: float = 0.6
 
+    def __post_init__(self) -> None:
+        """Check the range."""
+        require(self.tissue >= 0, "tissue", self.tissue, "be at least 0")
+
+    @property
+    def level(self) -> float:
+        """Intensity of the tissue in which lesions lie."""
+        return self.tissue
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadAnatomy:
@@ -65,6 +74,11 @@ class HeadAnatomy:
             raise SpecError("must be set together with cortex_mm, or neither", key="white")
         if self.cortex_mm is not None:
             require(self.cortex_mm > 0, "cortex_mm", self.cortex_mm, "be above 0")
+
+    @property
+    def level(self) -> float:
+        """Intensity of the tissue in which lesions lie."""
+        return self.tissue
 
     @property
     def tissues(self) -> tuple[str, ...]:
@@ -157,9 +171,14 @@ class TextureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSpec:
-    """Noise of the acquisition; ``sd`` is that of each Gaussian channel, in intensity units."""
+    """Noise of the acquisition.
 
-    kind: Literal["gaussian", "rician"] = "gaussian"
+    Attributes:
+        kind: what noise.
+        sd: in intensity units, that of each Gaussian channel; of Poisson noise, that at the anatomy's tissue.
+    """
+
+    kind: Literal["gaussian", "rician", "poisson"] = "gaussian"
     sd: float = 0.03
 
     def __post_init__(self) -> None:
@@ -231,3 +250,19 @@ class LesionSpec:
         """Return the semi-axes in mm, longest first, of the ellipsoid of that volume and elongation."""
         short = radius_mm * elongation ** (-1 / dimensions)
         return (short * elongation, *[short] * (dimensions - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistractorSpec(LesionSpec):
+    """Something that looks like a lesion, occurs in every class alike and means nothing.
+
+    Attributes:
+        prevalence: probability that a case has it, whatever its label.
+    """
+
+    prevalence: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        LesionSpec.__post_init__(self)
+        require(0 <= self.prevalence <= 1, "prevalence", self.prevalence, "lie between 0 and 1")

@@ -10,37 +10,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import fft
 
+from synth.acquisition import transfer
 from synth.lumpy import ClusteredLumpy, Lumpy
 from synth.spectra import gaussian_power, multiplicity, power_law
 
 if TYPE_CHECKING:
+    from synth.acquisition import AcquisitionSpec
     from synth.grid import Array32, Array64, Grid
     from synth.parts import NoiseSpec, TextureSpec
 
 
 class Texture:
-    """The stationary random field of a specification, and white noise beside it.
+    """The stationary random field of a specification, what the scanner makes of it, and white noise beside it.
 
     Attributes:
         power: spectrum of the texture alone, float64 on the half-spectrum of ``rfftn``.
-        total_power: that of texture and noise together.
+        total_power: that of texture, as the scanner sees it, and noise together.
         sd: standard deviation of a voxel, texture and noise together.
         gaussian: whether the texture is Gaussian, so that d′ is that of the ideal observer.
     """
 
-    def __init__(self, texture: TextureSpec, noise: NoiseSpec, grid: Grid) -> None:
+    def __init__(
+        self, texture: TextureSpec, noise: NoiseSpec, grid: Grid, scanner: AcquisitionSpec | None = None
+    ) -> None:
         """Tabulate the spectra on the grid's frequencies."""
         self._shape = grid.shape
         gaussian = _gaussian_power(texture, grid)
         self._lumps = _lumps(texture, grid)
         self.power: Array64 = gaussian + sum(part.power for part in self._lumps)
-        self.total_power = self.power + noise.sd**2
+        passed = np.abs(transfer(scanner, grid)) ** 2 if scanner and scanner.transfers else np.float64(1)
+        self.total_power = passed * self.power + noise.sd**2
         parts = [*texture.components, texture.power_law, texture.lumpy, texture.clustered_lumpy]
         self.sd = float(np.sqrt(noise.sd**2 + sum(part.sd**2 for part in parts if part)))
         self.gaussian = not self._lumps
         self._filter = np.sqrt(gaussian).astype(np.float32)
         self._empty = not gaussian.any()
-        self._weight = multiplicity(grid) / (self.total_power * np.prod(grid.shape))
+        self._weight = passed * multiplicity(grid) / (self.total_power * np.prod(grid.shape))
 
     def draw(self, rng: np.random.Generator) -> Array32:
         """Draw a texture, float32 ``(*S)``, mean 0."""
@@ -65,7 +70,9 @@ class Texture:
         Gaussian. Where the texture is not Gaussian (lumps) it is the d′ of the best linear (Hotelling)
         observer, whose filter prewhitens by the stationary spectrum; a reader that uses the shape of the lumps
         can do better. Where the texture is confined to a tissue it is the d′ that the lesion would have in a
-        field of it; Rician noise counts as Gaussian of the same sd, which it is well above the noise.
+        field of it. ``profile`` is what the object has: the scanner's transfer function dims it and the texture
+        alike, but not the noise; its bias field is left out. Poisson noise counts as that of the tissue, Rician as
+        Gaussian of the same sd, which it is well above the noise.
         """
         spectrum = fft.rfftn(profile.astype(np.float64))
         return float(np.sqrt(np.sum(self._weight * (spectrum.real**2 + spectrum.imag**2))))

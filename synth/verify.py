@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from synth.dataset import (
-    CASE_COLUMNS,
+    CUE,
+    CUES,
     IMAGES,
     INDEX,
     JOURNAL,
     MASKS,
     OnCase,
+    case_columns,
     count,
     ignore,
     lesion_columns,
@@ -74,7 +76,7 @@ def open_set(folder: Path) -> StoredSet:
         spec = PhantomSpec.from_dict(info["spec"])
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / INDEX} is damaged: {' '.join(str(error).split())}") from None
-    cases = _rows(folder / "cases.csv", CASE_COLUMNS)
+    cases = _rows(folder / "cases.csv", case_columns(spec))
     lesions: dict[str, list[Row]] = {}
     for row in _rows(folder / "lesions.csv", lesion_columns(len(spec.shape))):
         lesions.setdefault(row["case"], []).append(row)
@@ -119,6 +121,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
     try:
         image, affine = read_nifti(stored.folder / row["image"])
         read = {name: read_nifti(path) for name, path in stored.masks(row).items()}
+        cue = {CUE: read_nifti(stored.folder / row["cue"])} if row.get("cue") else {}
     except DatasetError as error:
         yield str(error)
         return
@@ -126,7 +129,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
         yield f"the image's shape is {image.shape}"
     if not np.allclose(affine, grid.affine, rtol=1e-6, atol=1e-4):
         yield "the image's affine is not the set's"
-    for name, (mask, mask_affine) in read.items():
+    for name, (mask, mask_affine) in {**read, **cue}.items():
         if mask.shape != image.shape or not np.array_equal(mask_affine, affine):
             yield f"the mask of {name} has another shape or affine than the image"
         elif not mask.any() or mask.max() > 1:
@@ -135,7 +138,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
         yield f"the label {row['label']} does not agree with the masks of {', '.join(read) or 'no class'}"
     masks = {name: mask for name, (mask, _) in read.items()}
     yield from _lesion_problems(stored.lesions.get(row["case"], ()), masks)
-    if case_hash(image, masks, affine) != row["hash"]:
+    if case_hash(image, {**masks, **{name: mask for name, (mask, _) in cue.items()}}, affine) != row["hash"]:
         yield "the content is not what was generated (another hash)"
 
 
@@ -158,6 +161,8 @@ def _set_problems(stored: StoredSet) -> Iterator[str]:
         yield "the numbers of cases are not those in dataset.json"
     named = {folder / row["image"] for row in stored.cases}
     named |= {path for row in stored.cases for path in stored.masks(row).values()}
-    strays = {path for part in (IMAGES, MASKS) for path in (folder / part).iterdir()} - named
+    named |= {folder / row["cue"] for row in stored.cases if row.get("cue")}
+    parts = (IMAGES, MASKS, *([CUES] if stored.spec.cue else []))
+    strays = {path for part in parts for path in (folder / part).iterdir()} - named
     if strays:
         yield f"{len(strays)} files belong to no case, such as {min(strays).relative_to(folder)}"
