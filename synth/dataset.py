@@ -70,7 +70,7 @@ def generate(
         Whether anything was missing.
 
     Raises:
-        SpecError: the splits are wrong, or lesions find no room.
+        SpecError: the splits are wrong, or lesions find no room or cannot be as strong as asked.
         DatasetError: the folder is not empty, or holds another set.
         OSError: a file could not be written.
     """
@@ -85,6 +85,7 @@ def generate(
         on_case(total, total)
         return False
     phantoms = Phantoms(spec, seed)
+    phantoms.check()
     for index in range(min(total, TRIAL_CASES)):  # a lesion that fits nowhere is found before any file is written
         phantoms[index]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from synth.shape import Placed
 
 
+# No lesion may be brighter than this; bone and skin are at about 1, and darkness ends at 0.
+BRIGHTEST = 2.0
 # Dotted key, class, place and amplitude of a lesion.
 Drawn = tuple[str, "LesionSpec", "Placed", float]
 
@@ -187,6 +189,23 @@ class Phantoms:
             _source=self,
         )
 
+    def check(self) -> None:
+        """Try the smallest and the largest lesion of each class, at its greatest amplitude, in one anatomy.
+
+        Raises:
+            SpecError: it does not fit its tissue, or would leave the range of intensities.
+        """
+        rng = np.random.default_rng(self.seed)
+        background = draw_background(self.spec.anatomy, self.grid, rng)
+        for group, specs in (("lesions", self.spec.lesions), ("distractors", self.spec.distractors or {})):
+            for name, spec in specs.items():
+                for radius in spec.radius_mm:
+                    extreme = replace(spec, radius_mm=(radius, radius), count=(1, 1))
+                    taken = np.zeros(self.grid.shape, bool)
+                    for key, _, lesion, _ in self._draw_lesions({name: extreme}, background, taken, rng, group):
+                        for site in self.spec.scanners:
+                            self._measure(key, spec, lesion, spec.amplitude[1], site)
+
     def _draw_cue(self, present: tuple[str, ...], rng: np.random.Generator) -> bool:
         """Draw whether the cue is there: as its class is, with the probability of its dose."""
         assert self.spec.cue is not None
@@ -259,9 +278,14 @@ class Phantoms:
         unit[lesion.box] = lesion.profile
         of_unit = {"dprime": texture.dprime(unit), "cnr": 1 / texture.sd, "delta": 1.0}
         change = amplitude / of_unit[spec.control]
-        if change > lesion.largest:
-            rest = f"the structure cannot lose {change:.3g} of the {lesion.largest:.3g} that it adds"
-            raise SpecError(f"is {plain_text(spec.amplitude)} but {rest}", key=f"{key}.{spec.control}")
+        level, dark = self.spec.anatomy.level, spec.polarity == "dark"
+        for largest, rest in (
+            (lesion.largest, "of what the structure adds"),
+            (level if dark else BRIGHTEST - level, f"of the range between tissue and {0 if dark else BRIGHTEST:g}"),
+        ):
+            if change > largest:
+                problem = f"is {plain_text(spec.amplitude)} but asks for a change of {change:.3g}: {largest:.3g} is all"
+                raise SpecError(f"{problem} {rest}", key=f"{key}.{spec.control}")
         return Lesion(
             class_name=key.partition(".")[2],
             family=spec.family.kind,
