@@ -21,8 +21,8 @@ from synth.reading import SpecError
 
 if TYPE_CHECKING:
     from synth.grid import Array32, Array64, Grid
-    from synth.lesion import Placed
     from synth.parts import LesionSpec
+    from synth.shape import Placed
     from synth.texture import Texture
 
 Bools = npt.NDArray[np.bool_]

@@ -8,8 +8,9 @@ import pytest
 from scipy import integrate, stats
 
 from synth import Phantoms
-from synth.lesion import Placed, draw_ellipsoid, place, render
+from synth.lesion import draw_shape, place
 from synth.observer import Observer, make_template, quadrature
+from synth.shape import Placed, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def shapes(phantoms: Phantoms, number: int, seed: int = 0) -> list[Placed]:
     rng, grid = np.random.default_rng(seed), phantoms.grid
     spec = phantoms.spec.lesions["lesion"]
     free = (np.ones(grid.shape, bool) for _ in range(number))
-    return [place(draw_ellipsoid(spec, len(grid.shape), rng), every, grid, "lesions", rng) for every in free]
+    return [place(draw_shape(spec, len(grid.shape), "lesions", rng), every, grid, "lesions", rng) for every in free]
 
 
 def bank(phantoms: Phantoms, placed: list[Placed]) -> Observer:

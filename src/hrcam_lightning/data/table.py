@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
+REVERSED = "reversed"  # a second test split, of phantoms whose spurious cue is reversed
 
 
 @dataclass(frozen=True)
@@ -253,8 +254,9 @@ def _refuse_doubles(path: Path, cases: list[Case]) -> None:
 def _check_splits(path: Path, cases: list[Case]) -> list[Case]:
     home: dict[str, str] = {}
     for line, case in enumerate(cases, start=2):
-        if case.split not in SPLITS:
-            raise InputError(f"{path}, line {line}: the split is '{case.split}'; one of {', '.join(SPLITS)} is needed")
+        if case.split not in (*SPLITS, REVERSED):
+            allowed = ", ".join((*SPLITS, REVERSED))
+            raise InputError(f"{path}, line {line}: the split is '{case.split}'; one of {allowed} is needed")
         if home.setdefault(case.subject, case.split) != case.split:
             raise InputError(
                 f"{path}, line {line}: the subject '{case.subject}' is in {home[case.subject]} and in {case.split}; "
