@@ -189,7 +189,14 @@ SITES = {"north": {}, "south": {"gain": 0.9}}
     [
         ({}, "exact"),
         ({"texture": {"power_law": {"sd": 0.04, "beta": 2}}}, "exact"),
-        ({"lesions": {"lesion": {**LESION, "edge_mm": 0.5, "family": {"kind": "ring", "rim": 0.5}, "depth_mm": [4, 9]}}}, "exact"),
+        (
+            {
+                "lesions": {
+                    "lesion": {**LESION, "edge_mm": 0.5, "family": {"kind": "ring", "rim": 0.5}, "depth_mm": [4, 9]}
+                }
+            },
+            "exact",
+        ),
         ({"noise": {"kind": "rician"}}, "upper_bound"),
         ({"anatomy": {"kind": "chest"}}, "upper_bound"),
         ({"anatomy": {"kind": "midbrain"}}, "upper_bound"),
@@ -209,7 +216,7 @@ def test_exact_only_where_nothing_but_one_lesion_in_gaussian_noise_is_unknown(
         ({"task": "multilabel"}, "task is 'multilabel' but must"),
         (
             {"lesions": {"lesion": {**LESION, "family": {"kind": "texture", "length_mm": 1}}}},
-            r"lesions\.lesion\.family is 'texture' but must be a shape",
+            r"lesions\.lesion\.family is 'texture' but must be one of ellipsoid, gaussian, ring, spiculated",
         ),
         (
             {
@@ -222,7 +229,11 @@ def test_exact_only_where_nothing_but_one_lesion_in_gaussian_noise_is_unknown(
                     }
                 },
             },
-            r"lesions\.lesion\.family is 'structure_loss' but must be a shape",
+            r"lesions\.lesion\.family is 'structure_loss' but must be one of",
+        ),
+        (
+            {"lesions": {"lesion": {**LESION, "edge_mm": 0.7, "family": {"kind": "cluster", "focus_mm": 0.8}}}},
+            r"lesions\.lesion\.family is 'cluster' but must be one of",
         ),
         ({"texture": {"lumpy": {"sd": 0.1, "length_mm": 2}}}, r"texture\.lumpy is \{.*\} but must be left out"),
         ({"texture": {"clustered_lumpy": {"sd": 0.1}}}, r"texture\.clustered_lumpy is .* but must be left out"),
@@ -249,11 +260,10 @@ def test_what_the_reader_does_not_cover_is_refused_in_one_sentence(
         "gaussian",
         {"kind": "ring", "rim": 0.5, "core": 0.3},
         "spiculated",
-        {"kind": "cluster", "focus_mm": 1, "foci": [3, 4]},
     ],
     ids=str,
 )
-def test_every_additive_family_is_found_where_it_is_clear(
+def test_every_family_it_reads_is_found_where_it_is_clear(
     make_spec: Callable[..., PhantomSpec], family: object
 ) -> None:
     lesion = {"radius_mm": 3, "edge_mm": 0.7, "dprime": 12, "family": family}
