@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_natural, default=0, metavar="N")
     size = command.add_mutually_exclusive_group()
     size.add_argument("--cases", type=_natural, metavar="N", help="cases in all, in the proportions of SPEC")
-    size.add_argument("--splits", metavar="train=N,val=N,test=N", help="cases in each split")
+    size.add_argument(
+        "--splits", metavar="train=N,val=N,test=N", help="cases in each split; reversed=N where there is a cue"
+    )
     place = command.add_mutually_exclusive_group()
     place.add_argument("--workers", type=_natural, default=1, metavar="N", help="processes (default 1)")
     text = "work on the Dask cluster of that scheduler, whose workers see OUT under the same path"

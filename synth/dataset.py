@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-# Raise it whenever the same specification and seed would give other bits.
-GENERATOR_VERSION = "0.1.0"
+# Raise it whenever the same specification and seed would give other bits, of a case or of the set's own files.
+GENERATOR_VERSION = "0.2.0"
 JOURNAL, SHARD = "incomplete.jsonl", "shard.jsonl"
 HEADER = ("schema", "generator", "spec", "seed", "splits", "twins", "shard")
 TRIAL_CASES = 8
@@ -63,7 +63,7 @@ def generate(
         spec: what to draw.
         seed: seed of the set.
         splits: number of cases in each split, instead of the specification's; cases are numbered
-            through train, val and test.
+            through train, val, test and reversed.
         shard: the part of the set to write; all of it if None.
         twins: whether to write each abnormal case without its lesions as well.
         workers: number of processes.
@@ -75,7 +75,7 @@ def generate(
         Whether anything was missing.
 
     Raises:
-        SpecError: the splits are wrong, or lesions find no room.
+        SpecError: the splits are wrong, or lesions find no room or cannot be as strong as asked.
         DatasetError: the folder is not empty, or holds another set.
         OSError: a file could not be written.
     """
@@ -87,10 +87,12 @@ def generate(
     if shard is not None:
         header["shard"] = list(shard)
     phantoms = Phantoms(spec, seed)
+    phantoms.check()
     for index in indices(header)[:TRIAL_CASES]:  # a lesion that fits nowhere is found before any file is written
         phantoms[index]
+    first_reversed = sum(counts.values()) - counts.get("reversed", 0)
     spread = spread or partial(run, workers=workers)
-    make = partial(spread, write_cases, (phantoms, out.resolve(), twins))
+    make = partial(spread, write_cases, (phantoms, out.resolve(), twins, first_reversed))
     return complete(out, header, make, resume=resume, on_case=on_case)
 
 

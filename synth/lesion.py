@@ -1,4 +1,4 @@
-"""Lesions: a soft-edged ellipsoid, its place in the tissue, and what is known about it."""
+"""Lesions: what is known about one, and its place in the tissue."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from synth.reading import SpecError
+from synth.reading import SpecError, plain_text
+from synth.shape import Ellipsoid, Placed, Shape, render
 
 if TYPE_CHECKING:
-    from synth.grid import Array32, Array64, Grid
+    from synth.grid import Array32, Grid
     from synth.parts import LesionSpec
 
 PLACEMENT_DRAWS = 1000
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,14 @@ class Lesion:
         family: the shape.
         centre_mm: ``(D,)``, in the space of the affine.
         centre_voxel: ``(D,)``, sub-voxel.
-        radii_mm: semi-axes ``(D,)`` of the half-maximum surface, longest first.
+        radii_mm: semi-axes ``(D,)`` of the half-maximum surface, longest first; of the ellipsoid that holds it
+            where the shape is not one.
         rotation: columns are the directions of the semi-axes ``(D, D)``.
-        delta: peak change, signed, intensity units.
-        cnr: peak change over the standard deviation of texture and noise.
+        delta: peak change, signed, intensity units; where the family is texture, RMS change.
+        cnr: unsigned ``delta`` over the standard deviation of texture and noise.
         dprime: detectability of the lesion known exactly.
         voxels: voxels of its mask.
-        volume_mm3: volume of the ellipsoid; in 2D, its area times the slice of 1 mm.
+        volume_mm3: volume within the half-maximum surface; in 2D, its area times the slice of 1 mm.
     """
 
     class_name: str
@@ -48,41 +52,17 @@ class Lesion:
     volume_mm3: float
 
 
-@dataclass(frozen=True)
-class Ellipsoid:
-    """The shape of a lesion, before it has a place; the columns of ``rotation`` are its axes ``(D, D)``."""
+def draw_shape(spec: LesionSpec, dimensions: int, key: str, rng: np.random.Generator) -> Shape:
+    """Draw the frame of a lesion, then what its family leaves to chance.
 
-    radii_mm: Array64
-    rotation: Array64
-    edge_mm: float
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume within the half-maximum surface; in 2D, the area times 1 mm."""
-        unit = np.pi if len(self.radii_mm) == 2 else 4 / 3 * np.pi
-        return float(unit * np.prod(self.radii_mm))
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A shape in its place.
-
-    Attributes:
-        shape: the ellipsoid.
-        centre_voxel: its middle ``(D,)``.
-        box: where in the field ``profile`` lies.
-        profile: change for a peak of 1, float32, within the box.
+    Raises:
+        SpecError: the family does not fit the frame; ``key`` is the lesion's dotted key.
     """
-
-    shape: Ellipsoid
-    centre_voxel: Array64
-    box: tuple[slice, ...]
-    profile: Array32
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """Where the change is at least half its maximum, within the box."""
-        return self.profile >= np.float32(0.5)
+    frame = draw_ellipsoid(spec, dimensions, rng)
+    try:
+        return spec.family.shape(frame, rng)
+    except SpecError as error:
+        raise error.under(key) from None
 
 
 def draw_ellipsoid(spec: LesionSpec, dimensions: int, rng: np.random.Generator) -> Ellipsoid:
@@ -96,25 +76,75 @@ def draw_ellipsoid(spec: LesionSpec, dimensions: int, rng: np.random.Generator) 
     return Ellipsoid(radii, rotation, spec.edge_mm)
 
 
-def place(shape: Ellipsoid, free: npt.NDArray[np.bool_], grid: Grid, key: str, rng: np.random.Generator) -> Placed:
+def where(spec: LesionSpec, region: Mask, taken: Mask, grid: Grid, key: str) -> tuple[Mask, Mask]:
+    """Return where a lesion's support may lie and where its middle may, bool ``(*S)`` each.
+
+    Args:
+        spec: the lesion's class.
+        region: its tissue.
+        taken: supports of earlier lesions.
+        grid: where the voxels lie.
+        key: the lesion's dotted key.
+
+    Raises:
+        SpecError: no voxel of the tissue lies as deep as asked.
+    """
+    free = region & ~taken
+    if spec.apart_mm > 0 and taken.any():
+        free &= ndimage.distance_transform_edt(~taken, sampling=grid.spacing) > spec.apart_mm
+    if spec.depth_mm is None:
+        return free, free
+    # The border of the field ends the tissue, too.
+    depth = ndimage.distance_transform_edt(np.pad(region, 1), sampling=grid.spacing)
+    depth = depth[(slice(1, -1),) * region.ndim]
+    deep = (depth >= spec.depth_mm[0]) & (depth <= spec.depth_mm[1])
+    if not deep.any():
+        deepest = f"its deepest voxel lies at {depth.max():.3g} mm"
+        raise SpecError(
+            f"is {plain_text(spec.depth_mm)} but must be found in the tissue: {deepest}", key=f"{key}.depth_mm"
+        )
+    return free, free & deep
+
+
+def place(
+    shape: Shape,
+    free: Mask,
+    grid: Grid,
+    key: str,
+    rng: np.random.Generator,
+    *,
+    middles: Mask | None = None,
+    structure: Array32 | None = None,
+) -> Placed:
     """Draw a place whose whole support is free, then take it: ``free`` ``(*S)`` loses the support.
 
     The shape is kept while its centre is redrawn, so that tight tissue does not favour small lesions.
 
+    Args:
+        shape: what to place.
+        free: where its support may lie.
+        grid: where the voxels lie.
+        key: the lesion's dotted key.
+        rng: source of the places.
+        middles: where its middle may lie, if not wherever it is free.
+        structure: what fades, by what it adds to the picture ``(*S)``: the change is confined to it.
+
     Raises:
-        SpecError: none found in a bounded number of draws; ``key`` is the lesion's dotted key.
+        SpecError: none found in a bounded number of draws.
     """
-    candidates = np.flatnonzero(free)
+    candidates = np.flatnonzero(free if middles is None else middles)
     for _ in range(PLACEMENT_DRAWS if len(candidates) else 0):
         voxel = np.array(np.unravel_index(candidates[rng.integers(len(candidates))], free.shape))
         placed = render(shape, voxel + rng.uniform(-0.5, 0.5, len(voxel)), grid)
+        if placed is not None and structure is not None:
+            placed = _within(placed, structure, grid)
         if placed is None:
             continue
-        support = placed.profile > 0
+        support = placed.outline > 0
         if free[placed.box][support].all():
             free[placed.box][support] = False
             return placed
-    size = " × ".join(f"{2 * radius:.3g}" for radius in shape.radii_mm)
+    size = " × ".join(f"{2 * radius:.3g}" for radius in shape.frame.radii_mm)
     raise SpecError(
         f"leaves no room in the tissue for a lesion of {size} mm ({PLACEMENT_DRAWS} places tried): "
         "make lesions smaller or fewer (count), or the field larger",
@@ -122,36 +152,15 @@ def place(shape: Ellipsoid, free: npt.NDArray[np.bool_], grid: Grid, key: str, r
     )
 
 
-def render(shape: Ellipsoid, centre_voxel: Array64, grid: Grid) -> Placed | None:
-    """Render a shape at a place, peak 1; None if it leaves the field or holds no voxel's centre.
-
-    With q the radius in units of the ellipsoid and g the length of its gradient times q, ``q · (q - 1) / g``
-    is, to first order, the distance in mm from the surface. The profile falls from 1 at ``-edge`` through ½
-    at the surface to exactly 0 at ``+edge``, as a half-wave of the cosine.
-    """
-    grow = 1 + shape.edge_mm / shape.radii_mm.min()
-    reach = np.sqrt(((shape.rotation * shape.radii_mm) ** 2).sum(1)) * grow / grid.spacing
-    low, high = np.ceil(centre_voxel - reach).astype(int), np.floor(centre_voxel + reach).astype(int) + 1
-    if (low < 0).any() or (high > np.array(grid.shape)).any() or (low >= high).any():
+def _within(placed: Placed, structure: Array32, grid: Grid) -> Placed | None:
+    """Confine a change to a structure; centre and volume become those of what is left."""
+    change = placed.outline * structure[placed.box]
+    peak = change.max()
+    if peak <= 0:
         return None
-    places = [np.arange(a, b) - c for a, b, c in zip(low, high, centre_voxel, strict=True)]
-    offsets = np.ix_(*[place * step for place, step in zip(places, grid.spacing, strict=True)])
-    q_squared = g_squared = np.zeros(1)
-    for direction, radius in zip(shape.rotation.T, shape.radii_mm, strict=True):
-        along = np.zeros(1)
-        for component, offset in zip(direction, offsets, strict=True):
-            along = along + component * offset
-        q_squared = q_squared + (along / radius) ** 2
-        g_squared = g_squared + (along / radius**2) ** 2
-    middle = q_squared < 1e-20  # where the formula is 0 / 0
-    g_squared[middle] = 1
-    distance = np.where(middle, -shape.radii_mm.min(), (q_squared - np.sqrt(q_squared)) / np.sqrt(g_squared))
-    if shape.edge_mm > 0:
-        profile = 0.5 - 0.5 * np.sin(np.pi / 2 * np.clip(distance / shape.edge_mm, -1, 1))
-    else:
-        profile = (distance <= 0).astype(np.float64)
-    peak = profile.max()
-    if peak < 0.5:
-        return None
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return Placed(shape, centre_voxel, box, (profile / peak).astype(np.float32))
+    change /= peak
+    mask = change >= np.float32(0.5)
+    low = np.array([part.start for part in placed.box])
+    middle = np.argwhere(mask).mean(0) + low
+    volume = float(mask.sum() * np.prod(grid.spacing))
+    return Placed(placed.shape, middle, placed.box, change, change, volume, largest=float(peak))

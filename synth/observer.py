@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from synth.lesion import draw_ellipsoid, place
+from synth.lesion import draw_shape, place
 from synth.reading import SpecError
 
 if TYPE_CHECKING:
     from synth.grid import Array32, Array64, Grid
-    from synth.lesion import Placed
     from synth.parts import LesionSpec
+    from synth.shape import Placed
     from synth.texture import Texture
 
 Bools = npt.NDArray[np.bool_]
@@ -48,7 +48,7 @@ class Template:
     Attributes:
         filter: conjugate spectrum of the prewhitened profile, scaled to give z.
         mask: spectrum of the half-maximum mask.
-        support: conjugate spectrum of where the profile is not 0.
+        support: conjugate spectrum of where the outline is not 0.
         fits: the centre voxels for which the support does not leave the field.
         strengths: nodes of the quadrature over x, the detectability ``(Q,)``.
         weights: their weights ``(Q,)``, which sum to 1.
@@ -83,7 +83,7 @@ def make_template(spec: LesionSpec, placed: Placed, texture: Texture, grid: Grid
     return Template(
         filter=whitened.astype(np.complex64),
         mask=spectrum(placed.mask),
-        support=np.conj(spectrum(placed.profile > 0)),
+        support=np.conj(spectrum(placed.outline > 0)),
         fits=tuple(slice(int(c - box.start), int(n - (box.stop - 1 - c))) for c, box, n in bounds),
         strengths=strengths,
         weights=weights,
@@ -130,29 +130,31 @@ class Observer:
         """
         bank = []
         for _ in range(templates):
-            shape = draw_ellipsoid(spec, len(grid.shape), rng)
+            shape = draw_shape(spec, len(grid.shape), key, rng)
             placed = place(shape, np.ones(grid.shape, bool), grid, key, rng)
             bank.append(make_template(spec, placed, texture, grid))
         return cls(bank, grid, key)
 
-    def read(self, residual: Array32, tissue: Bools | None = None) -> Reading:
+    def read(self, residual: Array32, tissue: Bools | None = None, middles: Bools | None = None) -> Reading:
         """Read a case.
 
         Args:
             residual: what is left of the image without its background: texture, noise and perhaps a lesion,
                 float32 ``(*S)``.
             tissue: where a whole lesion must lie ``(*S)``; everywhere if None.
+            middles: where its middle must lie ``(*S)``; anywhere in the tissue if None.
 
         Raises:
             SpecError: no lesion of the bank fits the tissue.
         """
         spectrum = fft.rfftn(residual.astype(np.float32, copy=False))
+        middles = tissue if middles is None else middles
         outside = None if tissue is None else fft.rfftn((~tissue).astype(np.float32))
         # All sums are over exp(… - reference), lest a clear lesion overflow.
         reference, total, used = -np.inf, 0.0, 0
         inside = np.zeros(spectrum.shape, np.complex64)
         for template in self.templates:
-            places = self._places(template, tissue, outside)
+            places = self._places(template, middles, outside)
             number = int(np.count_nonzero(places))
             if not number:
                 continue
@@ -173,12 +175,14 @@ class Observer:
             raise SpecError("leaves no room in the tissue of a case for any of its lesions", key=self._key)
         return Reading(reference + float(np.log(total / used)), self._inverse(inside) / np.float32(total))
 
-    def _places(self, template: Template, tissue: Bools | None, outside: Spectrum | None) -> Bools:
+    def _places(self, template: Template, middles: Bools | None, outside: Spectrum | None) -> Bools:
         """Return the centre voxels ``(*S)`` that the generator allows."""
         places = np.zeros(self._shape, bool)
         places[template.fits] = True
-        if tissue is not None and outside is not None:
-            places &= tissue & (self._inverse(outside * template.support) < 0.5)
+        if middles is not None:
+            places &= middles
+        if outside is not None:
+            places &= self._inverse(outside * template.support) < 0.5
         return places
 
     def _ratio(self, z: Array32, template: Template, reference: float) -> Array32:

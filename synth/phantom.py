@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from synth.acquisition import add_noise, draw_noise
-from synth.anatomy import Background, draw_background
+from synth.acquisition import add_noise, draw_bias, draw_noise, pass_through, transfer
+from synth.anatomy import draw_background
+from synth.cue import SiteCue, cue_mask
+from synth.families import StructureLossFamily
 from synth.grid import Array32, Array64, Grid
-from synth.lesion import Lesion, Placed, draw_ellipsoid, place
+from synth.lesion import Lesion, draw_shape, place, where
+from synth.reading import SpecError, plain_text
 from synth.spec import NORMAL, PhantomSpec
 from synth.texture import Texture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from synth.background import Background
+    from synth.parts import LesionSpec
+    from synth.shape import Placed
+
+
+# No lesion may be brighter than this; bone and skin are at about 1, and darkness ends at 0.
+BRIGHTEST = 2.0
+# Dotted key, class, place and amplitude of a lesion.
+Drawn = tuple[str, "LesionSpec", "Placed", float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +47,9 @@ class PhantomCase:
         label_text: the label in words, classes joined by ``|``, ``normal`` where there is none.
         lesions: what is known about each lesion.
         affine: voxels to mm, RAS, ``(4, 4)``.
+        site: where it was acquired; empty where there are no sites.
+        cue: where the spurious cue is, bool ``(*S)``; None where there is none.
+        distractors: what is known about each distractor.
     """
 
     index: int
@@ -39,6 +59,9 @@ class PhantomCase:
     label_text: str
     lesions: tuple[Lesion, ...]
     affine: Array64
+    site: str
+    cue: npt.NDArray[np.bool_] | None
+    distractors: tuple[Lesion, ...]
     _source: Phantoms = field(repr=False)
 
     @property
@@ -46,9 +69,13 @@ class PhantomCase:
         """Name of the case, such as ``case_000012``."""
         return f"case_{self.index:06d}"
 
-    def twin(self) -> PhantomCase:
-        """Return the same case without its lesions: same anatomy, texture and noise, to the bit."""
-        return self._source.draw(self.index, lesions=False)
+    def twin(self, remove: Literal["lesion", "cue"] = "lesion") -> PhantomCase:
+        """Return the same case without its lesions, or without its cue: all else is the same, to the bit.
+
+        Where the cue is a site, its twin comes from another site. Behind a scanner that blurs or rings, the
+        twins of what is removed differ as far as that carries.
+        """
+        return self._source.draw(self.index, lesions=remove != "lesion", cue=remove != "cue")
 
 
 class Phantoms:
@@ -78,9 +105,24 @@ class Phantoms:
         return Grid(self.spec.shape, self.spec.spacing_mm)
 
     @cached_property
+    def textures(self) -> dict[str, Texture]:
+        """The random field of texture and noise, by the site that sees it."""
+        spec = self.spec
+        return {site: Texture(spec.texture, spec.noise, self.grid, it) for site, it in spec.scanners.items()}
+
+    @cached_property
+    def _transfers(self) -> dict[str, npt.NDArray[np.complex64]]:
+        return {site: transfer(scanner, self.grid) for site, scanner in self.spec.scanners.items()}
+
+    @property
     def texture(self) -> Texture:
-        """The random field of texture and noise."""
-        return Texture(self.spec.texture, self.spec.noise, self.grid)
+        """The random field of texture and noise, as the first site sees it."""
+        return next(iter(self.textures.values()))
+
+    @cached_property
+    def reversed(self) -> Phantoms:
+        """The same phantoms with the cue's dose reversed: those of the split ``reversed``."""
+        return Phantoms(self.spec.reversed(), self.seed)
 
     def __getitem__(self, index: int) -> PhantomCase:
         """Draw one case.
@@ -91,10 +133,10 @@ class Phantoms:
         """
         return self.draw(index)
 
-    def draw(self, index: int, *, lesions: bool = True) -> PhantomCase:
-        """Draw case ``index``; without ``lesions``, its twin.
+    def draw(self, index: int, *, lesions: bool = True, cue: bool = True) -> PhantomCase:
+        """Draw case ``index``; without ``lesions`` or without ``cue``, a twin of it.
 
-        Everything is drawn from the generator in the same order in both, so that only the change differs.
+        Everything is drawn from the generator in the same order in all of them, so that only the change differs.
 
         Raises:
             IndexError: ``index`` is negative.
@@ -106,26 +148,44 @@ class Phantoms:
         rng = np.random.default_rng([self.seed, index])
         present = self._draw_classes(rng)
         background = draw_background(self.spec.anatomy, self.grid, rng)
-        placed = self._draw_lesions(present, background.tissue.copy(), rng)
+        taken = np.zeros(self.grid.shape, bool)
+        drawn = self._draw_lesions({name: self.spec.lesions[name] for name in present}, background, taken, rng)
         texture = self.texture.draw(rng)
         noise = draw_noise(self.spec.noise, self.grid.shape, rng)
+        distractors = self._draw_distractors(background, taken, rng)
+        agrees = self.spec.cue is not None and self._draw_cue(present, rng)
+        site = self._draw_site(rng, cued=agrees and cue)
+        scanner = self.spec.scanners[site]
+        bias = draw_bias(scanner, self.grid, rng)
 
         clean = background.image + background.texture * texture
         masks = np.zeros((len(self.spec.classes), *self.grid.shape), bool)
         known: list[Lesion] = []
-        for name, lesion, amplitude in placed if lesions else ():
-            known.append(self._measure(name, lesion, amplitude))
+        for key, spec, lesion, amplitude in drawn if lesions else ():
+            known.append(self._measure(key, spec, lesion, amplitude, site))
             clean[lesion.box] += np.float32(known[-1].delta) * lesion.profile
-            masks[self.spec.classes.index(name)][lesion.box] |= lesion.mask
+            masks[self.spec.classes.index(known[-1].class_name)][lesion.box] |= lesion.mask
+        others = [self._measure(key, spec, lesion, amplitude, site) for key, spec, lesion, amplitude in distractors]
+        for other, (_, _, lesion, _) in zip(others, distractors, strict=True):
+            clean[lesion.box] += np.float32(other.delta) * lesion.profile
+        seen = clean if bias is None else clean * bias
+        if scanner.transfers:
+            seen = pass_through(seen, self._transfers[site])
+        where_cue = None
+        if agrees and cue:
+            seen, where_cue = self._add_cue(seen)
         found = tuple(name for name in present if lesions)
         return PhantomCase(
             index=index,
-            image=add_noise(clean, noise),
+            image=add_noise(self.spec.noise, seen, noise, self.spec.anatomy.level),
             masks=masks,
             label=self._label(found),
             label_text="|".join(found) or NORMAL,
             lesions=tuple(known),
             affine=self.grid.affine.copy(),
+            site=site,
+            cue=where_cue,
+            distractors=tuple(others),
             _source=self,
         )
 
@@ -134,6 +194,53 @@ class Phantoms:
         rng = np.random.default_rng([self.seed, index])
         self._draw_classes(rng)
         return draw_background(self.spec.anatomy, self.grid, rng)
+
+    def check(self) -> None:
+        """Try the smallest and the largest lesion of each class, at its greatest amplitude, in one anatomy.
+
+        Raises:
+            SpecError: it does not fit its tissue, or would leave the range of intensities.
+        """
+        rng = np.random.default_rng(self.seed)
+        background = draw_background(self.spec.anatomy, self.grid, rng)
+        for group, specs in (("lesions", self.spec.lesions), ("distractors", self.spec.distractors or {})):
+            for name, spec in specs.items():
+                for radius in spec.radius_mm:
+                    extreme = replace(spec, radius_mm=(radius, radius), count=(1, 1))
+                    taken = np.zeros(self.grid.shape, bool)
+                    for key, _, lesion, _ in self._draw_lesions({name: extreme}, background, taken, rng, group):
+                        for site in self.spec.scanners:
+                            self._measure(key, spec, lesion, spec.amplitude[1], site)
+
+    def _draw_cue(self, present: tuple[str, ...], rng: np.random.Generator) -> bool:
+        """Draw whether the cue is there: as its class is, with the probability of its dose."""
+        assert self.spec.cue is not None
+        tied = self.spec.cue.tied_to or next(iter(self.spec.lesions))
+        return bool((rng.random() < self.spec.cue.dose) == (tied in present))
+
+    def _draw_site(self, rng: np.random.Generator, *, cued: bool) -> str:
+        """Draw the site; one that is a cue is taken where the cue is, and nowhere else."""
+        if not self.spec.sites:
+            return ""
+        cue = self.spec.cue
+        own = cue.site if isinstance(cue, SiteCue) else None
+        others = [name for name in self.spec.sites if name != own]
+        drawn = others[rng.integers(len(others))]
+        return own if own is not None and cued else drawn
+
+    def _add_cue(self, seen: Array32) -> tuple[Array32, npt.NDArray[np.bool_]]:
+        """Return the picture with the cue, and where it is."""
+        if self.spec.cue is None or isinstance(self.spec.cue, SiteCue):
+            return seen, np.ones(self.grid.shape, bool)
+        change = self.spec.cue.change(self.grid)
+        return seen + change, cue_mask(change)
+
+    def _draw_distractors(
+        self, background: Background, taken: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> list[Drawn]:
+        specs = self.spec.distractors or {}
+        here = {name: spec for name, spec in specs.items() if rng.random() < spec.prevalence}
+        return self._draw_lesions(here, background, taken, rng, group="distractors")
 
     def _draw_classes(self, rng: np.random.Generator) -> tuple[str, ...]:
         names = tuple(self.spec.lesions)
@@ -144,37 +251,59 @@ class Phantoms:
         return (names[which],) if abnormal else ()
 
     def _draw_lesions(
-        self, present: tuple[str, ...], free: npt.NDArray[np.bool_], rng: np.random.Generator
-    ) -> list[tuple[str, Placed, float]]:
-        """Draw class, place and amplitude of each lesion; ``free`` loses what they take."""
+        self,
+        specs: Mapping[str, LesionSpec],
+        background: Background,
+        taken: npt.NDArray[np.bool_],
+        rng: np.random.Generator,
+        group: str = "lesions",
+    ) -> list[Drawn]:
+        """Draw place and amplitude of each lesion; none touches another, and ``taken`` gains their supports."""
         drawn = []
-        for name in present:
-            spec = self.spec.lesions[name]
+        for name, spec in specs.items():
+            key = f"{group}.{name}"
+            region = background.region(spec.tissue or "tissue")
+            structure = None
+            if isinstance(spec.family, StructureLossFamily):
+                structure = background.structures[spec.family.structure]
             for _ in range(rng.integers(spec.count[0], spec.count[1] + 1)):
-                shape = draw_ellipsoid(spec, len(self.grid.shape), rng)
+                shape = draw_shape(spec, len(self.grid.shape), key, rng)
                 amplitude = float(rng.uniform(*spec.amplitude))
-                drawn.append((name, place(shape, free, self.grid, f"lesions.{name}", rng), amplitude))
+                free, middles = where(spec, region, taken, self.grid, key)
+                if structure is not None:  # what fades ends with the structure
+                    free = ~taken
+                placed = place(shape, free, self.grid, key, rng, middles=middles, structure=structure)
+                taken[placed.box] |= placed.outline > 0
+                drawn.append((key, spec, placed, amplitude))
         return drawn
 
-    def _measure(self, name: str, lesion: Placed, amplitude: float) -> Lesion:
+    def _measure(self, key: str, spec: LesionSpec, lesion: Placed, amplitude: float, site: str) -> Lesion:
         """Turn the drawn amplitude (d′, CNR or delta) into all three, which are proportional."""
-        spec = self.spec.lesions[name]
+        texture = self.textures[site]
         unit = np.zeros(self.grid.shape, np.float32)
         unit[lesion.box] = lesion.profile
-        of_unit = {"dprime": self.texture.dprime(unit), "cnr": 1 / self.texture.sd, "delta": 1.0}
+        of_unit = {"dprime": texture.dprime(unit), "cnr": 1 / texture.sd, "delta": 1.0}
         change = amplitude / of_unit[spec.control]
+        level, dark = self.spec.anatomy.level, spec.polarity == "dark"
+        for largest, rest in (
+            (lesion.largest, "of what the structure adds"),
+            (level if dark else BRIGHTEST - level, f"of the range between tissue and {0 if dark else BRIGHTEST:g}"),
+        ):
+            if change > largest:
+                problem = f"is {plain_text(spec.amplitude)} but asks for a change of {change:.3g}: {largest:.3g} is all"
+                raise SpecError(f"{problem} {rest}", key=f"{key}.{spec.control}")
         return Lesion(
-            class_name=name,
-            family=spec.family,
+            class_name=key.partition(".")[2],
+            family=spec.family.kind,
             centre_mm=_floats(self.grid.to_mm(lesion.centre_voxel)),
             centre_voxel=_floats(lesion.centre_voxel),
-            radii_mm=_floats(lesion.shape.radii_mm),
-            rotation=tuple(_floats(row) for row in lesion.shape.rotation),
+            radii_mm=_floats(lesion.shape.frame.radii_mm),
+            rotation=tuple(_floats(row) for row in lesion.shape.frame.rotation),
             delta=change if spec.polarity == "bright" else -change,
             cnr=change * of_unit["cnr"],
             dprime=change * of_unit["dprime"],
             voxels=int(lesion.mask.sum()),
-            volume_mm3=lesion.shape.volume_mm3,
+            volume_mm3=lesion.volume_mm3,
         )
 
     def _label(self, found: tuple[str, ...]) -> int | tuple[int, ...]:

@@ -67,9 +67,9 @@ def unknown(key: str, where: str, allowed: Iterable[str]) -> SpecError:
 def read(kind: Any, value: object, key: str = "") -> Any:  # noqa: ANN401 - the type is given by `kind`
     """Turn plain data into a value of the annotated type ``kind``.
 
-    Supports dataclasses, unions of dataclasses told apart by their ``kind`` field, ``X | None``,
+    Supports dataclasses, unions of dataclasses told apart by their ``kind`` field, either ``| None``,
     ``dict[str, X]``, ``tuple[X, ...]``, pairs ``tuple[X, X]`` (a lone number ``x`` means ``[x, x]``),
-    literals, ``str``, ``int`` and ``float``.
+    literals, ``str``, ``int`` and ``float``. A lone ``name`` means ``{kind: name}``.
 
     Raises:
         SpecError: ``value`` is not of that type, misses a key or has one too many.
@@ -113,9 +113,13 @@ def _read_dataclass(kind: Any, value: Mapping[str, object], key: str) -> Any:  #
 
 def _read_union(args: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401
     if types.NoneType in args:
-        return None if value is None else read(args[0], value, key)
+        if value is None:
+            return None
+        args = tuple(option for option in args if option is not types.NoneType)
+        if len(args) == 1:
+            return read(args[0], value, key)
     by_kind = {option.kind: option for option in args}
-    mapping = _mapping(value, key)
+    mapping = {"kind": value} if isinstance(value, str) else _mapping(value, key)
     name = mapping.get("kind")
     if name not in by_kind:
         got = "is missing" if name is None else f"is {name!r}"

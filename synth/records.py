@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from synth.phantom import PhantomCase, Phantoms
 
 INDEX = "dataset.json"
-IMAGES, MASKS, TWINS = "images", "masks", "twins"
+IMAGES, MASKS, CUES, TWINS = "images", "masks", "cues", "twins"
+# In a case's hash, the name of the cue's mask, which no class can have.
+CUE = "(cue)"
 CASE_COLUMNS = ("case", "image", "label", "mask", "split", "subject", "hash")
 TWIN_COLUMNS = ("twin", "twin_hash")
 MEASURES = ("volume_mm3", "voxels", "delta", "cnr", "dprime")
@@ -34,9 +36,20 @@ def ignore(done: int, total: int) -> None:
     """Tell no one."""
 
 
-def write_cases(phantoms: Phantoms, out: Path, twins: bool, indices: Sequence[int]) -> list[Record]:
-    """Draw and write some cases, with their ``twins`` if asked; return their records, which hold no voxels."""
-    return [_write_case(phantoms[index], phantoms.spec, out, twins=twins) for index in indices]
+def write_cases(
+    phantoms: Phantoms, out: Path, twins: bool, first_reversed: int, indices: Sequence[int]
+) -> list[Record]:
+    """Draw and write some cases; return their records, which hold no voxels.
+
+    Args:
+        phantoms: where they are drawn.
+        out: folder of the set.
+        twins: whether to write those with lesions without them as well.
+        first_reversed: number of the first case whose cue is reversed.
+        indices: numbers of the cases.
+    """
+    drawn = ((phantoms.reversed if index >= first_reversed else phantoms)[index] for index in indices)
+    return [_write_case(case, phantoms.spec, out, twins=twins) for case in drawn]
 
 
 def _write_case(case: PhantomCase, spec: PhantomSpec, out: Path, *, twins: bool) -> Record:
@@ -54,9 +67,14 @@ def _write_case(case: PhantomCase, spec: PhantomSpec, out: Path, *, twins: bool)
         measures = [getattr(lesion, name) for name in MEASURES]
         numbers = [number for place in places for number in place]
         lesions.append([case.name, lesion.class_name, lesion.family, *numbers, *measures])
+    extra = {"site": case.site} if spec.sites else {}
+    if case.cue is not None:
+        masks[CUE] = case.cue.astype(np.uint8)
+        extra["cue"] = f"{CUES}/{case.name}.nii.gz"
+        write_whole(out / extra["cue"], nifti_bytes(masks[CUE], case.affine))
     digest = case_hash(case.image, masks, case.affine)
     record: Record = {"index": case.index, "case": case.name, "label": case.label_text, "image": image, "masks": paths,
-                      "hash": digest, "lesions": lesions}  # fmt: skip
+                      "hash": digest, "lesions": lesions, **extra}  # fmt: skip
     if twins and case.lesions:
         twin = case.twin()
         record["twin"] = f"{TWINS}/{case.name}.nii.gz"
@@ -67,12 +85,13 @@ def _write_case(case: PhantomCase, spec: PhantomSpec, out: Path, *, twins: bool)
 
 def record_files(record: Record) -> list[str]:
     """Return the files of a case, relative to its set."""
-    return [record["image"], *record["masks"].values(), *([record["twin"]] if "twin" in record else [])]
+    return [record["image"], *record["masks"].values(), *(record[name] for name in ("cue", "twin") if name in record)]
 
 
 def folders(header: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the folders of a set."""
-    return (IMAGES, MASKS, TWINS) if header.get("twins") else (IMAGES, MASKS)
+    cues, twins = [CUES] if header["spec"].get("cue") else [], [TWINS] if header.get("twins") else []
+    return (IMAGES, MASKS, *cues, *twins)
 
 
 def write_tables(out: Path, records: Sequence[Record], header: Mapping[str, Any]) -> None:
@@ -110,8 +129,9 @@ def write_tables(out: Path, records: Sequence[Record], header: Mapping[str, Any]
 
 
 def case_columns(header: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the columns of ``cases.csv``."""
-    return (*CASE_COLUMNS, *TWIN_COLUMNS) if header.get("twins") else CASE_COLUMNS
+    """Return the columns of ``cases.csv``: of site, cue (its mask) and twin only where there is such a thing."""
+    extra = [name for name, key in (("site", "sites"), ("cue", "cue")) if header["spec"].get(key)]
+    return (*CASE_COLUMNS, *extra, *(TWIN_COLUMNS if header.get("twins") else ()))
 
 
 def lesion_columns(dimensions: int) -> tuple[str, ...]:

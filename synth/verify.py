@@ -11,7 +11,7 @@ import numpy as np
 from synth.dataset import JOURNAL, SHARD
 from synth.files import DatasetError, Voxels, case_hash, read_nifti
 from synth.grid import Grid
-from synth.records import INDEX, OnCase, case_columns, count, folders, ignore, lesion_columns, set_hash
+from synth.records import CUE, INDEX, OnCase, case_columns, count, folders, ignore, lesion_columns, set_hash
 from synth.spec import NORMAL, PhantomSpec
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
     try:
         image, affine = read_nifti(stored.folder / row["image"])
         read = {name: read_nifti(path) for name, path in stored.masks(row).items()}
+        cue = {CUE: read_nifti(stored.folder / row["cue"])} if row.get("cue") else {}
     except DatasetError as error:
         yield str(error)
         return
@@ -118,7 +119,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
         yield f"the image's shape is {image.shape}"
     if not np.allclose(affine, grid.affine, rtol=1e-6, atol=1e-4):
         yield "the image's affine is not the set's"
-    for name, (mask, mask_affine) in read.items():
+    for name, (mask, mask_affine) in {**read, **cue}.items():
         if mask.shape != image.shape or not np.array_equal(mask_affine, affine):
             yield f"the mask of {name} has another shape or affine than the image"
         elif not mask.any() or mask.max() > 1:
@@ -127,7 +128,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
         yield f"the label {row['label']} does not agree with the masks of {', '.join(read) or 'no class'}"
     masks = {name: mask for name, (mask, _) in read.items()}
     yield from _lesion_problems(stored.lesions.get(row["case"], ()), masks)
-    if case_hash(image, masks, affine) != row["hash"]:
+    if case_hash(image, {**masks, **{name: mask for name, (mask, _) in cue.items()}}, affine) != row["hash"]:
         yield "the content is not what was generated (another hash)"
     if row.get("twin"):
         yield from _twin_problems(stored, row, image)
@@ -165,6 +166,7 @@ def _set_problems(stored: StoredSet) -> Iterator[str]:
     named = {folder / row["image"] for row in stored.cases}
     named |= {path for row in stored.cases for path in stored.masks(row).values()}
     named |= {folder / row["twin"] for row in stored.cases if row.get("twin")}
+    named |= {folder / row["cue"] for row in stored.cases if row.get("cue")}
     strays = {path for part in folders(info) for path in (folder / part).iterdir()} - named
     if strays:
         yield f"{len(strays)} files belong to no case, such as {min(strays).relative_to(folder)}"

@@ -131,6 +131,13 @@ def test_a_split_is_by_subject_by_label_and_repeatable(tmp_path: Path) -> None:
     assert {(c.name, c.split) for c in shuffled.cases} == {(c.name, c.split) for c in table.cases}
 
 
+def test_a_reversed_test_split_and_columns_of_synth_are_understood(tmp_path: Path) -> None:
+    header = "image,label,mask,split,subject,case,site,cue"
+    text = f"{header}\n0.png,0,,train,a,a,north,\n1.png,1,2.png,reversed,b,b,south,3.png\n"
+    table = read_table(_table(tmp_path, text))
+    assert [case.split for case in table.cases] == ["train", "reversed"]
+
+
 def test_all_cases_go_to_test_if_asked(tmp_path: Path) -> None:
     table = read_table(_table(tmp_path, _rows(["0", "1", "1"])), shares=[0, 0, 1])
     assert {case.split for case in table.cases} == {"test"}
@@ -147,7 +154,7 @@ def test_all_cases_go_to_test_if_asked(tmp_path: Path) -> None:
         ("image,label\n0.png,0\n0.png,1\n", "'0.png' stands in it twice"),
         (
             "image,label,split\n0.png,0,train\n1.png,1,dev\n",
-            "case 1: the split is 'dev'; one of train, val, test",
+            "case 1: the split is 'dev'; one of train, val, test, reversed",
         ),
         (
             "image,label,split,subject\n0.png,0,train,s\n1.png,1,test,s\n",

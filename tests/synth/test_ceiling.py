@@ -94,17 +94,20 @@ def test_a_bound_is_not_drawn_from_another_generator(make_spec: Callable[..., Ph
 def test_the_bound_faces_the_lesion_in_a_field_of_texture_and_noise(
     make_spec: Callable[..., PhantomSpec], kind: str
 ) -> None:
-    lesions = {"lesion": {"radius_mm": 3, "delta": 5}}
+    lesions = {"lesion": {"radius_mm": 3, "delta": 1.3}}
     spec = make_spec(**HEAD, prevalence=1, noise={"kind": kind, "sd": 0.03}, lesions=lesions)
     phantoms = Phantoms(spec, 1)
     variances = []
     for index, seen in enumerate(drawn(phantoms, range(30))):
+        tissue, middles = seen.rooms["lesion"]
         assert seen.mask is not None
-        assert seen.tissue is not None
+        assert tissue is not None
+        assert middles is not None
+        assert np.array_equal(tissue, middles)
         assert np.array_equal(seen.mask, phantoms[index].masks[0])
-        assert np.sum(seen.mask ^ (seen.residual > 2.5)) < 6
-        assert seen.tissue[seen.mask].all()
-        assert not seen.tissue.all()
+        assert np.sum(seen.mask ^ (seen.residual > 0.65)) < 6
+        assert tissue[seen.mask].all()
+        assert not tissue.all()
         variances.append(seen.residual[:10, :10].var())  # a corner, where a head has no texture
     assert np.sqrt(np.mean(variances)) == pytest.approx(0.05, rel=0.1)
 
@@ -177,9 +180,121 @@ def test_two_classes_are_told_apart_and_each_scored_against_the_rest(make_spec: 
     assert normal["classes"]["dark"] == dict.fromkeys(SCORES)
 
 
-def test_several_lesions_are_refused(make_spec: Callable[..., PhantomSpec]) -> None:
-    several = make_spec(lesions={"lesion": {"radius_mm": 2, "cnr": 1, "count": [1, 2]}})
-    with pytest.raises(SpecError, match=r"lesions\.lesion\.count is \[1, 2\] but must be 1"):
-        kind_of(several)
-    with pytest.raises(SpecError, match="task is 'multilabel'"):
-        kind_of(make_spec(task="multilabel"))
+LESION = {"radius_mm": 3, "cnr": 1}
+SITES = {"north": {}, "south": {"gain": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({}, "exact"),
+        ({"texture": {"power_law": {"sd": 0.04, "beta": 2}}}, "exact"),
+        (
+            {
+                "lesions": {
+                    "lesion": {**LESION, "edge_mm": 0.5, "family": {"kind": "ring", "rim": 0.5}, "depth_mm": [4, 9]}
+                }
+            },
+            "exact",
+        ),
+        ({"noise": {"kind": "rician"}}, "upper_bound"),
+        ({"anatomy": {"kind": "chest"}}, "upper_bound"),
+        ({"anatomy": {"kind": "midbrain"}}, "upper_bound"),
+        ({"task": "multiclass", "lesions": {"a": LESION, "b": LESION}}, "upper_bound"),
+    ],
+)
+def test_exact_only_where_nothing_but_one_lesion_in_gaussian_noise_is_unknown(
+    make_spec: Callable[..., PhantomSpec], changed: dict[str, object], kind: str
+) -> None:
+    assert kind_of(make_spec(**changed)) == kind
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"lesions": {"lesion": {**LESION, "count": [1, 2]}}}, r"lesions\.lesion\.count is \[1, 2\] but must be 1"),
+        ({"task": "multilabel"}, "task is 'multilabel' but must"),
+        (
+            {"lesions": {"lesion": {**LESION, "family": {"kind": "texture", "length_mm": 1}}}},
+            r"lesions\.lesion\.family is 'texture' but must be one of ellipsoid, gaussian, ring for",
+        ),
+        (
+            {
+                "anatomy": {"kind": "midbrain"},
+                "lesions": {
+                    "lesion": {
+                        **LESION,
+                        "polarity": "dark",
+                        "family": {"kind": "structure_loss", "structure": "crescents"},
+                    }
+                },
+            },
+            r"lesions\.lesion\.family is 'structure_loss' but must be one of",
+        ),
+        (
+            {"lesions": {"lesion": {**LESION, "family": "spiculated"}}},
+            r"lesions\.lesion\.family is 'spiculated' but must be one of",
+        ),
+        (
+            {"lesions": {"lesion": {**LESION, "edge_mm": 0.7, "family": {"kind": "cluster", "focus_mm": 0.8}}}},
+            r"lesions\.lesion\.family is 'cluster' but must be one of",
+        ),
+        ({"texture": {"lumpy": {"sd": 0.1, "length_mm": 2}}}, r"texture\.lumpy is \{.*\} but must be left out"),
+        ({"texture": {"clustered_lumpy": {"sd": 0.1}}}, r"texture\.clustered_lumpy is .* but must be left out"),
+        ({"noise": {"kind": "poisson"}}, r"noise\.kind is 'poisson' but must be gaussian or rician"),
+        ({"acquisition": {"blur_mm": 1}}, "acquisition is .* but must be left out"),
+        ({"sites": SITES}, "sites is .* but must be left out"),
+        ({"cue": {"kind": "marker", "dose": 0.9}}, "cue is .* but must be left out"),
+        ({"distractors": {"spot": LESION}}, "distractors is .* but must be left out"),
+    ],
+)
+def test_what_the_reader_does_not_cover_is_refused_in_one_sentence(
+    make_spec: Callable[..., PhantomSpec], changed: dict[str, object], sentence: str
+) -> None:
+    spec = make_spec(**changed)
+    with pytest.raises(SpecError, match=f"^{sentence}") as raised:
+        kind_of(spec)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "ellipsoid",
+        "gaussian",
+        {"kind": "ring", "rim": 0.5, "core": 0.3},
+    ],
+    ids=str,
+)
+def test_every_family_it_reads_is_found_where_it_is_clear(
+    make_spec: Callable[..., PhantomSpec], family: object
+) -> None:
+    lesion = {"radius_mm": 3, "edge_mm": 0.7, "dprime": 12, "family": family}
+    spec = make_spec(shape=[40, 40], spacing_mm=[1, 1], lesions={"lesion": lesion})
+    assert values(scores(spec, 60, templates=32)) == pytest.approx([1, 1, 1], abs=0.05)
+
+
+def test_lesions_are_sought_where_their_class_may_lie(make_spec: Callable[..., PhantomSpec]) -> None:
+    lesions = {
+        "left": {"radius_mm": 4, "dprime": 7, "tissue": "lungs"},
+        "deep": {"radius_mm": 4, "dprime": 7, "depth_mm": [10, 30]},
+    }
+    changed = {"shape": [64, 64], "spacing_mm": [4.0, 4.0], "anatomy": {"kind": "chest"}, "prevalence": 1}
+    spec = make_spec(task="multiclass", lesions=lesions, **changed)
+    phantoms, found = Phantoms(spec, 2), set()
+    for index, seen in enumerate(drawn(phantoms, range(8))):
+        background = phantoms.background(index)
+        lungs, anywhere = seen.rooms["left"], seen.rooms["deep"]
+        assert lungs[0] is not None
+        assert anywhere[0] is not None
+        assert anywhere[1] is not None
+        assert np.array_equal(lungs[0], background.region("lungs"))
+        assert np.array_equal(anywhere[0], background.tissue)
+        assert 0 < anywhere[1].sum() < background.tissue.sum()
+        (lesion,) = phantoms[index].lesions
+        middle = tuple(np.floor(np.array(lesion.centre_voxel) + 0.5).astype(int))
+        middles = seen.rooms[lesion.class_name][1]
+        assert middles is not None
+        assert middles[middle]
+        found.add(lesion.class_name)
+    assert found == {"left", "deep"}

@@ -246,6 +246,38 @@ def test_lesions_that_fit_nowhere_are_found_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("replaced", "sentence"),
+    [
+        ({"dprime": [3, 4000]}, r"lesions\.lesion\.dprime is \[3\.0, 4000\.0\] but asks for a change of"),
+        ({"delta": 0.7, "polarity": "dark"}, r"lesions\.lesion\.delta is .*: 0\.6 is all of the range between tissue"),
+        ({"delta": 1.5}, r"lesions\.lesion\.delta is .*: 1\.4 is all of the range between tissue and 2"),
+        ({"cnr": 2, "depth_mm": [90, 99]}, r"lesions\.lesion\.depth_mm is .* its deepest voxel lies at"),
+    ],
+)
+@pytest.mark.parametrize("prevalence", [0, 1])
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
+    make_spec: Callable[..., PhantomSpec],
+    tmp_path: Path,
+    replaced: dict[str, object],
+    sentence: str,
+    prevalence: float,
+) -> None:
+    spec = make_spec(prevalence=prevalence, lesions={"lesion": {"radius_mm": [2.2, 3], **replaced}})
+    with pytest.raises(SpecError, match=sentence):
+        generate(tmp_path / "out", spec)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_largest_lesion_must_fit_its_tissue(make_spec: Callable[..., PhantomSpec], tmp_path: Path) -> None:
+    # The field holds it, the head does not, and chance would seldom ask for it.
+    head = {"shape": [48, 48], "spacing_mm": [1, 1], "anatomy": {"kind": "head"}}
+    spec = make_spec(**head, prevalence=0.01, lesions={"lesion": {"radius_mm": [2, 19], "cnr": 1}})
+    with pytest.raises(SpecError, match=r"lesions\.lesion\.radius_mm leaves no room in the tissue for a lesion of 38"):
+        generate(tmp_path / "out", spec)
+    assert not (tmp_path / "out").exists()
+
+
 def rewrite_image(folder: Path, name: str, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
     voxels, affine = read_nifti(folder / name)
     voxels, affine = voxels.copy(), affine.copy()

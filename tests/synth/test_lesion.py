@@ -8,8 +8,9 @@ import pytest
 
 from synth import Lesion, Phantoms, SpecError
 from synth.grid import Grid
-from synth.lesion import Ellipsoid, draw_ellipsoid, place, render
+from synth.lesion import draw_ellipsoid, place
 from synth.parts import LesionSpec
+from synth.shape import Ellipsoid, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,9 @@ import pytest
 from scipy import integrate, stats
 
 from synth import Phantoms
-from synth.lesion import Placed, draw_ellipsoid, place, render
+from synth.lesion import draw_shape, place
 from synth.observer import Observer, make_template, quadrature
+from synth.shape import Placed, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def shapes(phantoms: Phantoms, number: int, seed: int = 0) -> list[Placed]:
     rng, grid = np.random.default_rng(seed), phantoms.grid
     spec = phantoms.spec.lesions["lesion"]
     free = (np.ones(grid.shape, bool) for _ in range(number))
-    return [place(draw_ellipsoid(spec, len(grid.shape), rng), every, grid, "lesions", rng) for every in free]
+    return [place(draw_shape(spec, len(grid.shape), "lesions", rng), every, grid, "lesions", rng) for every in free]
 
 
 def bank(phantoms: Phantoms, placed: list[Placed]) -> Observer:
@@ -149,7 +150,7 @@ def test_posterior_holds_what_it_promises(make_spec: Callable[..., PhantomSpec],
 
 
 def test_a_clear_lesion_does_not_overflow(make_spec: Callable[..., PhantomSpec]) -> None:
-    spec = make_spec(prevalence=1, lesions={"lesion": {"radius_mm": 3, "delta": [2, 4]}})
+    spec = make_spec(prevalence=1, lesions={"lesion": {"radius_mm": 3, "delta": [1, 1.4]}})
     phantoms, rng = Phantoms(spec, 0), np.random.default_rng(5)
     reader = Observer.of(spec.lesions["lesion"], phantoms.texture, phantoms.grid, "lesions", 16, rng)
     case = phantoms[0]
@@ -184,7 +185,7 @@ def test_the_centre_of_a_hollow_lesion_must_lie_in_the_tissue_too(make_spec: Cal
     (solid,) = shapes(phantoms, 1)
     profile = np.ones((3, 3), np.float32)
     profile[1, 1] = 0
-    hollow = Placed(solid.shape, np.array([11.2, 9.9]), (slice(10, 13), slice(9, 12)), profile)
+    hollow = Placed(solid.shape, np.array([11.2, 9.9]), (slice(10, 13), slice(9, 12)), profile, profile, 8.0)
     reader, residual = bank(phantoms, [hollow]), field(phantoms, np.random.default_rng(0))
     tissue = np.zeros(residual.shape, bool)
     tissue[10:13, 9:12] = True

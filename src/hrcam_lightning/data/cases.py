@@ -91,7 +91,7 @@ class CaseDataModule(LocalizationDataModule):
         classes: list[str] | None = None,
         negative: str = "normal",
         shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
-        predict_split: Literal["all", "train", "val", "test"] = "all",
+        predict_split: Literal["all", "train", "val", "test", "reversed"] = "all",
         normalization: Normalization = "zscore",
         cache: bool = False,
         batch_size: int = 16,

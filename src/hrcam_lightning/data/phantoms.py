@@ -103,10 +103,10 @@ class PhantomDataModule(LocalizationDataModule):
     @cached_property
     def counts(self) -> dict[str, int]:
         """Cases of train, val and test."""
-        counts = {**self.spec.splits, **self._counts}
-        for name, count in counts.items():
+        for name, count in self._counts.items():
             if name not in ("train", "val", "test") or count < 0:
                 raise InputError(f"data.counts: '{name}: {count}' is not a number of cases of train, val or test")
+        counts = {**self.spec.splits, **self._counts}
         return {name: counts.get(name, 0) for name in ("train", "val", "test")}
 
     @property

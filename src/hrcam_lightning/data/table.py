@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
+REVERSED = "reversed"  # a second test split, of phantoms whose spurious cue is reversed
 MOST_CLASSES = 1000
 
 
@@ -286,10 +287,9 @@ def _refuse_doubles(path: Path, cases: list[Case]) -> None:
 def _check_splits(path: Path, cases: list[Case]) -> list[Case]:
     home: dict[str, str] = {}
     for case in cases:
-        if case.split not in SPLITS:
-            raise InputError(
-                f"{path}, case {case.name}: the split is '{case.split}'; one of {', '.join(SPLITS)} is needed"
-            )
+        if case.split not in (*SPLITS, REVERSED):
+            allowed = ", ".join((*SPLITS, REVERSED))
+            raise InputError(f"{path}, case {case.name}: the split is '{case.split}'; one of {allowed} is needed")
         if home.setdefault(case.subject, case.split) != case.split:
             raise InputError(
                 f"{path}, case {case.name}: the subject '{case.subject}' is in {home[case.subject]} "
