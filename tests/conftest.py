@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from hrcam_lightning.cli import main
 from synth import PhantomSpec
 from synth.cli import main as synth_main
+from tests.command_line import CASES, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,3 +62,12 @@ def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import wandb
 
     wandb.finish()
+
+
+@pytest.fixture
+def fitted(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two epochs on the tiny set; the current folder is its parent."""
+    monkeypatch.chdir(tmp_path)
+    run = ["--trainer.default_root_dir", "run", "--trainer.max_epochs", "2"]
+    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *run])
+    return tmp_path / "run"

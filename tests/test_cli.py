@@ -1,75 +1,22 @@
-"""The command line as a user types it: fit, validate, test, predict, resume, and bad input."""
+"""The command line as a user types it: fit, validate, test, predict, resume."""
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import yaml
-from nibabel.spatialimages import SpatialImage
 from PIL import Image
 
 from hrcam_lightning import LocalizationTask
-from hrcam_lightning.cli import console, main
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-CASES = ["--data", "CaseDataModule", "--data.cases"]
-SMALL = [
-    "--model.backbone",
-    "ConvPyramid",
-    "--model.backbone.width",
-    "4",
-    "--model.backbone.depth",
-    "3",
-    "--data.batch_size",
-    "4",
-    "--trainer.accelerator",
-    "cpu",
-    "--trainer.enable_progress_bar",
-    "false",
-]
-
-
-@pytest.fixture
-def fitted(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of two epochs on the tiny set; the current folder is its parent."""
-    monkeypatch.chdir(tmp_path)
-    run = ["--trainer.default_root_dir", "run", "--trainer.max_epochs", "2"]
-    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *run])
-    return tmp_path / "run"
-
-
-def _again(command: str, run: Path, cases: Path, *more: str) -> list[str]:
-    return [
-        command, *CASES, str(cases), *SMALL, "--trainer.default_root_dir", str(run),
-        "--ckpt_path", str(run / "best.ckpt"), *more,
-    ]  # fmt: skip
-
-
-def _load(path: Path) -> SpatialImage:
-    image = nib.load(path)
-    assert isinstance(image, SpatialImage)
-    return image
-
-
-def _save(voxels: NDArray[Any], affine: NDArray[Any], path: Path) -> None:
-    nib.save(nib.Nifti1Image(voxels, affine), path)  # type: ignore[no-untyped-call]
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+from hrcam_lightning.cli import main
+from tests.command_line import CASES, SMALL, again, load, rows_of
 
 
 def test_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
@@ -82,7 +29,7 @@ def test_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
         "maps/epoch_000.png",
         "maps/epoch_001.png",
     }
-    rows = _rows(fitted / "metrics.csv")
+    rows = rows_of(fitted / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert all(float(row["train/loss"]) > 0 and float(row["val/loss"]) > 0 for row in rows)
     assert yaml.safe_load((fitted / "config.yaml").read_text())["model"]["decoder"]["class_path"].endswith("HRCAM")
@@ -92,7 +39,7 @@ def test_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
 def test_test_writes_figures_cases_and_pictures(
     fitted: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(_again("test", fitted, tiny_set / "cases.csv"))
+    main(again("test", fitted, tiny_set / "cases.csv"))
     figures = json.loads((fitted / "test/metrics.json").read_text())
     assert set(figures) == {
         "test/auroc",
@@ -104,8 +51,8 @@ def test_test_writes_figures_cases_and_pictures(
     }
     for name, entry in figures.items():
         assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1, name
-    cases = _rows(fitted / "test/cases.csv")
-    truth = {row["case"]: row for row in _rows(tiny_set / "cases.csv") if row["split"] == "test"}
+    cases = rows_of(fitted / "test/cases.csv")
+    truth = {row["case"]: row for row in rows_of(tiny_set / "cases.csv") if row["split"] == "test"}
     assert [row["case"] for row in cases] == sorted(truth)
     for row in cases:
         assert (row["label"] == "1") == (truth[row["case"]]["label"] == "lesion")
@@ -122,19 +69,19 @@ def test_test_writes_figures_cases_and_pictures(
 
 
 def test_testing_twice_writes_the_same_files(fitted: Path, tiny_set: Path) -> None:
-    main(_again("test", fitted, tiny_set / "cases.csv"))
+    main(again("test", fitted, tiny_set / "cases.csv"))
     shutil.copytree(fitted / "test", fitted.parent / "first")
-    main(_again("test", fitted, tiny_set / "cases.csv"))
+    main(again("test", fitted, tiny_set / "cases.csv"))
     for path in (fitted / "test").rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (fitted.parent / "first" / path.relative_to(fitted / "test")).read_bytes()
 
 
 def test_validate_sets_the_thresholds_that_the_checkpoint_holds(fitted: Path, tiny_set: Path) -> None:
-    main(_again("validate", fitted, tiny_set / "cases.csv"))
+    main(again("validate", fitted, tiny_set / "cases.csv"))
     figures = json.loads((fitted / "val/metrics.json").read_text())
     task = LocalizationTask.load_from_checkpoint(fitted / "best.ckpt", weights_only=True)
-    rows = _rows(fitted / "val/cases.csv")
+    rows = rows_of(fitted / "val/cases.csv")
     normals = [float(row["peak"]) for row in rows if row["label"] == "0"]
     expected = np.mean([peak >= float(task.thresholds[0]) - 1e-5 for peak in normals])
     assert figures["val/normal/false_activation"]["value"] == pytest.approx(expected)
@@ -143,17 +90,17 @@ def test_validate_sets_the_thresholds_that_the_checkpoint_holds(fitted: Path, ti
 def test_predict_writes_maps_on_the_images_grid(fitted: Path, tiny_set: Path) -> None:
     table = tiny_set / "cases.csv"
     unlabelled = fitted.parent / "scans.csv"
-    some = _rows(table)[:3]
+    some = rows_of(table)[:3]
     unlabelled.write_text("\n".join(["image", *(str(tiny_set / row["image"]) for row in some)]))
-    main(_again("predict", fitted, unlabelled, "--predictions.folder", "out"))
+    main(again("predict", fitted, unlabelled, "--predictions.folder", "out"))
     out = fitted.parent / "out"
-    rows = _rows(out / "predictions.csv")
+    rows = rows_of(out / "predictions.csv")
     assert len(rows) == 3
     task = LocalizationTask.load_from_checkpoint(fitted / "best.ckpt", weights_only=True).eval()
     for row, source in zip(rows, some, strict=True):
-        image = _load(tiny_set / source["image"])
+        image = load(tiny_set / source["image"])
         (path,) = out.glob(f"*{source['case']}_map.nii.gz")
-        found = _load(path)
+        found = load(path)
         assert found.shape == image.shape
         assert found.get_data_dtype() == np.float32
         np.testing.assert_array_equal(found.affine, image.affine)
@@ -193,7 +140,7 @@ def test_pictures_are_trained_on_and_predicted(tmp_path: Path, monkeypatch: pyte
             "1",
         ]
     )
-    main(_again("test", Path("run"), Path("cases.csv"), *shares))
+    main(again("test", Path("run"), Path("cases.csv"), *shares))
     figures = json.loads(Path("run/test/metrics.json").read_text())
     assert figures["test/pointing"] == {
         "value": None,
@@ -202,11 +149,11 @@ def test_pictures_are_trained_on_and_predicted(tmp_path: Path, monkeypatch: pyte
         "n": 0,
         "reason": "no positive case has a mask",
     }
-    main(_again("predict", Path("run"), Path("cases.csv")))
+    main(again("predict", Path("run"), Path("cases.csv")))
     maps = np.load("run/predictions/3_map.npy")
     assert maps.shape == (1, 18, 21)
     assert np.asarray(Image.open("run/predictions/3_sick.png")).shape == (18, 21, 3)
-    assert len(_rows(Path("run/predictions/predictions.csv"))) == 12
+    assert len(rows_of(Path("run/predictions/predictions.csv"))) == 12
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
@@ -267,7 +214,7 @@ def test_several_classes_in_three_dimensions(tmp_path: Path, kind: str, monkeypa
     header = Path("run/test/cases.csv").read_text().splitlines()[0].split(",")
     assert {"probability/light", "probability/dark", "pointing/dark", "center/pixel_ap/light"} <= set(header)
     main(["predict", *run, "--ckpt_path", "run/best.ckpt"])
-    maps = _load(next(Path("run/predictions").glob("*_map.nii.gz")))
+    maps = load(next(Path("run/predictions").glob("*_map.nii.gz")))
     assert maps.shape == (14, 12, 10, 3 if kind == "multiclass" else 2)
 
 
@@ -283,155 +230,13 @@ def test_wandb_offline_gets_panels_and_masks(tmp_path: Path, tiny_set: Path, mon
     assert any(path.name.startswith("maps") and path.suffix == ".png" for path in files)
 
 
-def _error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
-    """Run the console script in this process; it must end with code 2 and one line."""
-    monkeypatch.setattr(sys, "argv", ["hrcam", *args])
-    with pytest.raises(SystemExit) as caught:
-        console()
-    assert caught.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hrcam: error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-def _broken(name: str, set_: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny set with one thing wrong in its first training case that has a mask."""
-    folder = tmp_path / name
-    shutil.copytree(set_, folder)
-    rows = _rows(folder / "cases.csv")
-    row = next(row for row in rows if row["mask"] and row["split"] == "train")
-    image, mask = folder / row["image"], folder / row["mask"]
-    voxels = np.asarray(_load(image).dataobj)
-    if name == "corrupt":
-        image.write_bytes(image.read_bytes()[:100])
-    elif name == "nan":
-        voxels = voxels.copy()
-        voxels[3, 3] = np.nan
-        _save(voxels, _load(image).affine, image)
-    elif name == "shape":
-        _save(np.ones((5, 5, 1), np.uint8), np.eye(4), mask)
-    elif name == "affine":
-        _save(np.asarray(_load(mask).dataobj), np.eye(4) * 3, mask)
-    elif name == "label":
-        text = (folder / "cases.csv").read_text()
-        (folder / "cases.csv").write_text(text.replace(",lesion,", ",lesoin,", 1))
-    elif name == "missing":
-        image.unlink()
-    elif name == "swapped":
-        text = (folder / "cases.csv").read_text()
-        (folder / "cases.csv").write_text(text.replace(f"{row['image']},lesion", f"{row['image']},normal"))
-    return folder / "cases.csv"
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("corrupt", "may be damaged"),
-        ("nan", "1 voxels are NaN or infinite"),
-        ("shape", "the mask is 5 x 5, but its image"),
-        ("affine", "has another affine than its image"),
-        ("label", "the label 'lesoin' is unknown; known are normal, lesion"),
-        ("missing", "does not exist"),
-        ("swapped", "the mask shows lesion, but the label of"),
-    ],
-)
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_bad_cases_end_with_one_sentence(
-    name: str, sentence: str, workers: str, tiny_set: Path, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    cases = _broken(name, tiny_set, tmp_path)
-    run = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", "run", "--data.num_workers", workers]
-    assert sentence in _error(capsys, monkeypatch, "fit", *CASES, str(cases), *SMALL, *run)
-
-
-def test_a_bad_command_line_ends_with_one_sentence(
-    tiny_set: Path,
-    tmp_path: Path,
-    spec_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    cases = [*CASES, str(tiny_set / "cases.csv")]
-    phantoms = ["--data", "PhantomDataModule", "--data.spec"]
-    Path("file").touch()
-    torch.save({"state_dict": {}}, "foreign")
-    Path("bad.yaml").write_text("shape: [16, 16]\nspacing: 1\n")
-    deep = ["--model.backbone", "ConvPyramid", "--model.backbone.depth", "6"]
-    for arguments, sentence in {
-        ("fit", *CASES, "none.csv"): "none.csv: no such file",
-        ("fit", *cases, "--model.widht", "3"): "widht",
-        ("fit", *cases, "--model.resampling", "nearest"): "half_pixel",
-        ("fit", *cases, *SMALL, *deep): "smaller than the network's deepest stride, 32 x 32",
-        ("fit", *cases, *SMALL, "--trainer.default_root_dir", "file"): "file",
-        ("fit", *cases, "--model.consistency", "-1"): "consistency is -1.0",
-        ("fit", *phantoms, "bad.yaml"): "spacing",
-        ("fit", *phantoms, "none.yaml"): "none.yaml",
-        ("fit", *phantoms, str(spec_path), "--data.counts", "{train: 0}"): "no cases in the split 'train'",
-        ("fit", "-c", "none.yaml"): "none.yaml",
-        ("test", *cases, *SMALL, "--ckpt_path", "none.ckpt"): "none.ckpt",
-        ("test", *cases, *SMALL, "--ckpt_path", "file"): "file: is not a checkpoint",
-        ("test", *cases, *SMALL, "--ckpt_path", "foreign"): "foreign: holds no run of hrcam",
-        ("test", *cases, *SMALL, "--ckpt_path", "last"): "last.ckpt: no such checkpoint",
-        ("fit", *cases, *SMALL, "--trainer.max_epochs", "-1"): "has no end: give --trainer.max_epochs",
-        ("fit", *cases, *SMALL, "--model.optimizer", "SGD", "--model.optimizer.lr", "-1"): "Invalid learning rate",
-        ("fit", *cases, *SMALL, "--model.views", "[]"): "model.views is empty",
-        ("fit", *cases, *SMALL, "--trainer.accelerator", "gpu"): "gpu" if not torch.cuda.is_available() else "",
-        ("test", *cases, *SMALL): "test needs a trained network: give --ckpt_path",
-        ("predict", *cases, *SMALL): "predict needs a trained network: give --ckpt_path",
-    }.items():
-        assert sentence in _error(capsys, monkeypatch, *arguments), arguments
-
-
-def test_switches_win_over_the_checkpoint_and_another_network_is_refused(
-    fitted: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    again = _again("test", fitted, tiny_set / "cases.csv")
-    again[again.index("--ckpt_path") + 1] = "best"  # of the run folder
-    main(again)
-    averaged = (fitted / "test/cases.csv").read_bytes()
-    main([*again, "--model.view_averaging", "false"])
-    assert (fitted / "test/cases.csv").read_bytes() != averaged
-    message = _error(capsys, monkeypatch, *again, "--model.decoder", "CAM")
-    assert "trained with another --model.decoder" in message
-
-
 def test_an_epoch_without_validation_shows_no_figures_of_another(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = ["--trainer.default_root_dir", "run", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2"]
     main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *run])
-    assert [bool(row["val/loss"]) for row in _rows(Path("run/metrics.csv"))] == [False, True, False]
-
-
-def test_one_class_in_a_split_is_warned_of_and_its_auroc_undefined(fitted: Path, tiny_set: Path) -> None:
-    folder = fitted.parent / "single"
-    shutil.copytree(tiny_set, folder)
-    rows = [row for row in _rows(folder / "cases.csv") if row["split"] != "test" or row["label"] == "lesion"]
-    with (folder / "cases.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    with pytest.warns(UserWarning, match="every case of the split 'test' is lesion"):
-        main(_again("test", fitted, folder / "cases.csv"))
-    figures = json.loads((fitted / "test/metrics.json").read_text())
-    assert figures["test/auroc"]["value"] is None
-    assert figures["test/auroc"]["reason"] == "every case is positive: AUROC needs positive and negative cases"
-    assert figures["test/normal/false_activation"]["reason"] == "there are no normal cases"
-
-
-def test_a_checkpoint_of_other_classes_is_refused(
-    fitted: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = fitted.parent / "renamed"
-    shutil.copytree(tiny_set, folder)
-    for name in ("cases.csv", "dataset.json"):
-        (folder / name).write_text((folder / name).read_text().replace("lesion", "tumour"))
-    message = _error(capsys, monkeypatch, *_again("test", fitted, folder / "cases.csv"))
-    assert "the label 'tumour' is unknown; known are normal, lesion" in message
+    assert [bool(row["val/loss"]) for row in rows_of(Path("run/metrics.csv"))] == [False, True, False]
 
 
 def test_optimiser_schedule_and_parts_come_from_yaml(
@@ -458,18 +263,18 @@ def test_optimiser_schedule_and_parts_come_from_yaml(
     ]
     main(["fit", *run, "-c", "over.yaml"])
     # never good enough for the plateau: a tenth after each epoch but the first
-    rates = [float(row["learning_rate"]) for row in _rows(Path("run/metrics.csv"))]
+    rates = [float(row["learning_rate"]) for row in rows_of(Path("run/metrics.csv"))]
     assert rates == pytest.approx([0.5, 0.05, 0.005])
     task = LocalizationTask.load_from_checkpoint("run/last.ckpt", weights_only=True)
     assert [level.channels for level in task.network.decoder.levels] == [16, 4]
     assert type(task.network.pooling).__name__ == "MeanPooling"
     main(["fit", *run, "--model.lr_scheduler", f"{schedulers}.StepLR", "--model.lr_scheduler.step_size", "1"])
-    first, second, _ = (float(row["learning_rate"]) for row in _rows(Path("run/metrics.csv")))
+    first, second, _ = (float(row["learning_rate"]) for row in rows_of(Path("run/metrics.csv")))
     assert second == pytest.approx(first / 10)
 
 
 def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:
-    command = [sys.executable, "-m", "hrcam_lightning", *_again("test", fitted, tiny_set / "cases.csv")]
+    command = [sys.executable, "-m", "hrcam_lightning", *again("test", fitted, tiny_set / "cases.csv")]
     main(command[3:])
     one = {name: (fitted / "test" / name).read_bytes() for name in ("metrics.json", "cases.csv")}
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
