@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrcam_lightning.geometry import Level, Resampling, axis_weights, resample, resampled_mean
+from hrcam_lightning.geometry import Level, Resampling, axis_weights, resample, resample_sum, resampled_mean
 
 BOTH: list[Resampling] = ["receptive_field", "half_pixel"]
 
@@ -92,3 +92,29 @@ def test_resampling_by_one_is_the_identity() -> None:
     x = torch.randn(1, 2, 5, 6)
     for how in BOTH:
         assert torch.equal(resample(x, Level(2, (1.0, 1.0), (0.0, 0.0)), (5, 6), how), x)
+
+
+def test_a_level_is_resampled_to_the_cells_of_another() -> None:
+    """Cells of a ramp, read where the other level's cells lie."""
+    level, onto = Level(1, (4.0,), (1.0,)), Level(1, (2.0,), (0.5,))
+    ramp = torch.arange(6.0) * 4 + 1  # the value is the pixel
+    got = resample(ramp[None, None], level, (10,), "receptive_field", onto)[0, 0]
+    torch.testing.assert_close(got, (torch.arange(10.0) * 2 + 0.5).clamp(1, 21))
+    same = F.interpolate(ramp[None, None], size=10, mode="linear", align_corners=False)[0, 0]
+    torch.testing.assert_close(resample(ramp[None, None], level, (10,), "half_pixel", onto)[0, 0], same)
+
+
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("size", [(33, 20), (17, 12, 9)])
+@pytest.mark.parametrize("offsets", [(0, 0, 0, 0), (0, 0.5, 1.5, 3.5), (1, 0, 3, 1)], ids=["nested", "even", "mixed"])
+def test_levels_are_added_as_if_each_was_resampled(
+    how: Resampling, size: tuple[int, ...], offsets: tuple[float, ...]
+) -> None:
+    dims = len(size)
+    levels = [Level(1, (2.0**n,) * dims, (float(o),) * dims) for n, o in enumerate(offsets)]
+    random = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 3, *(math.ceil(n / lv.stride[0]) for n in size), generator=random) for lv in levels]
+    expected = torch.stack([resample(x, level, size, how) for x, level in zip(maps, levels, strict=True)]).sum(0)
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        got = resample_sum([maps[i] for i in order], [levels[i] for i in order], size, how)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)

@@ -100,7 +100,7 @@ def test_cam_reads_the_deepest_level_only() -> None:
     decoder = CAM(backbone.levels, 2)
     assert decoder.levels == backbone.levels[-1:]
     features = backbone(torch.randn(1, 1, 8, 8))
-    (scores,) = decoder(features)
+    (scores,) = decoder(features, (8, 8))
     torch.testing.assert_close(scores, torch.einsum("kc,bchw->bkhw", decoder.weights[0], features[-1]))
 
 

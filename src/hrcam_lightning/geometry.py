@@ -13,6 +13,7 @@ without resampling it, which is what keeps mean pooling cheap and exactly additi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -43,32 +44,46 @@ class Level:
     offset: tuple[float, ...]
 
 
+def image_grid(dims: int, channels: int = 0) -> Level:
+    """The level whose cells are the pixels of the image."""
+    return Level(channels, stride=(1.0,) * dims, offset=(0.0,) * dims)
+
+
 def axis_weights(
-    cells: int, pixels: int, stride: float, offset: float, resampling: Resampling
+    cells: int,
+    pixels: int,
+    stride: float,
+    offset: float,
+    resampling: Resampling,
+    onto: tuple[float, float] = (1.0, 0.0),
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Weights that resample one axis of a level to the image.
+    """Weights that resample one axis of a level to the image, or to another level.
 
     Args:
         cells: Number of cells along the axis.
-        pixels: Number of pixels along the axis.
+        pixels: Number of pixels, or of the other level's cells, along the axis.
         stride: Pixels from one cell to the next.
         offset: Pixel that cell 0 looks at.
-        resampling: Where the cells are taken to lie. ``half_pixel`` ignores stride and offset and spreads the
+        resampling: Where the cells are taken to lie. ``half_pixel`` ignores strides and offsets and spreads the
             cells evenly, as torch does.
+        onto: Stride and offset of what is resampled to; those of the image if not given.
 
     Returns:
         Array (pixels, cells). Rows sum to 1; beyond the outermost cells the border value is kept.
     """
-    return _axis_weights(cells, pixels, stride, offset, resampling).copy()
+    return _axis_weights(cells, pixels, stride, offset, resampling, onto).copy()
 
 
 # The cache holds numpy arrays, not tensors: a tensor first made under inference mode could not be used in training.
 @lru_cache(maxsize=512)
 def _axis_weights(
-    cells: int, pixels: int, stride: float, offset: float, resampling: Resampling
+    cells: int, pixels: int, stride: float, offset: float, resampling: Resampling, onto: tuple[float, float]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     pixel = np.arange(pixels, dtype=np.float64)
-    position = (pixel + 0.5) * cells / pixels - 0.5 if resampling == "half_pixel" else (pixel - offset) / stride
+    if resampling == "half_pixel":
+        position = (pixel + 0.5) * cells / pixels - 0.5
+    else:
+        position = (onto[1] + onto[0] * pixel - offset) / stride
     position = np.clip(position, 0, cells - 1)
     lower = np.minimum(np.floor(position).astype(np.int64), max(cells - 2, 0))
     upper = np.minimum(lower + 1, cells - 1)
@@ -80,38 +95,79 @@ def _axis_weights(
     return weights.astype(np.float32)
 
 
-def _level_weights(
-    cells: Sequence[int], level: Level, size: Sequence[int], resampling: Resampling, like: Tensor
-) -> list[Tensor]:
-    return [
-        torch.from_numpy(_axis_weights(n, pixels, stride, offset, resampling)).to(like)
-        for n, pixels, stride, offset in zip(cells, size, level.stride, level.offset, strict=True)
-    ]
-
-
-def resample(maps: Tensor, level: Level, size: Sequence[int], resampling: Resampling) -> Tensor:
-    """Resample maps on the cells of a level to the pixels of the image.
+def resample(
+    maps: Tensor, level: Level, size: Sequence[int], resampling: Resampling, onto: Level | None = None
+) -> Tensor:
+    """Resample maps on the cells of a level to the pixels of the image, or to the cells of another level.
 
     Args:
         maps: (B, K, *S_level).
         level: Where the cells lie.
-        size: Image size ``S``.
+        size: Size ``S`` of the image, or of the other level.
         resampling: Convention, see the module.
+        onto: The other level; the image if not given.
 
     Returns:
         (B, K, *S), linear in `maps`.
     """
-    weights = _level_weights(maps.shape[2:], level, size, resampling, maps)
+    target = image_grid(maps.ndim - 2) if onto is None else onto
     # From the last axis on: the early products are small, and the first two need no copy.
-    for axis in reversed(range(len(weights))):
-        weight = weights[axis]
-        if level.stride[axis] == 1 and level.offset[axis] == 0 and maps.shape[2 + axis] == size[axis]:
+    for axis in reversed(range(maps.ndim - 2)):
+        cells, pixels = maps.shape[2 + axis], size[axis]
+        here, there = (level.stride[axis], level.offset[axis]), (target.stride[axis], target.offset[axis])
+        if cells == pixels and (here == there or resampling == "half_pixel"):
             continue  # the cells are the pixels; the product would cost more than all coarser levels together
-        if axis == len(weights) - 1:
+        weight = torch.from_numpy(_axis_weights(cells, pixels, *here, resampling, there)).to(maps)
+        if axis == maps.ndim - 3:
             maps = maps @ weight.T
         else:
             maps = (weight @ maps.transpose(2 + axis, -2)).transpose(2 + axis, -2)
     return maps
+
+
+def resample_sum(
+    maps: Sequence[Tensor], levels: Sequence[Level], size: Sequence[int], resampling: Resampling
+) -> Tensor:
+    """Sum of the maps of several levels at image resolution.
+
+    Linear interpolation between knots is the same on any finer grid that holds these knots. Where the cells of a level
+    lie on cells of the next finer one, it is therefore added there, and only the finest is brought to the image:
+    about half the time of resampling each of five levels by itself.
+
+    Args:
+        maps: For each level (B, K, *S_level).
+        levels: Where the cells lie, in any order.
+        size: Image size ``S``.
+        resampling: Convention, see the module.
+
+    Returns:
+        (B, K, *S), the sum of ``resample`` of each up to rounding.
+    """
+    coarse_first = sorted(zip(levels, maps, strict=True), key=lambda pair: math.prod(pair[0].stride), reverse=True)
+    (level, carried), *finer = coarse_first
+    total = None
+    for onto, maps_there in finer:
+        cells = maps_there.shape[2:]
+        if resampling == "receptive_field" and _nested(level, carried.shape[2:], onto, cells):
+            carried = maps_there + resample(carried, level, cells, resampling, onto)
+        else:
+            whole = resample(carried, level, size, resampling)
+            total = whole if total is None else total + whole
+            carried = maps_there
+        level = onto
+    whole = resample(carried, level, size, resampling)
+    return whole if total is None else total + whole
+
+
+def _nested(level: Level, cells: Sequence[int], finer: Level, finer_cells: Sequence[int]) -> bool:
+    """Whether every cell of a level lies on a cell of a finer one."""
+    for axis, number in enumerate(cells):
+        ratio = level.stride[axis] / finer.stride[axis]
+        first = (level.offset[axis] - finer.offset[axis]) / finer.stride[axis]
+        last = first + ratio * (number - 1)
+        if not (ratio.is_integer() and first.is_integer() and first >= 0 and last <= finer_cells[axis] - 1):
+            return False
+    return True
 
 
 def resampled_mean(maps: Tensor, level: Level, size: Sequence[int], resampling: Resampling) -> Tensor:
@@ -128,6 +184,8 @@ def resampled_mean(maps: Tensor, level: Level, size: Sequence[int], resampling: 
     Returns:
         (B, K), equal to ``resample(...).mean(spatial)`` up to rounding.
     """
-    for weight in reversed(_level_weights(maps.shape[2:], level, size, resampling, maps)):
-        maps = maps @ weight.mean(0)
+    for axis in reversed(range(maps.ndim - 2)):
+        here = level.stride[axis], level.offset[axis]
+        weight = _axis_weights(maps.shape[2 + axis], size[axis], *here, resampling, (1.0, 0.0))
+        maps = maps @ torch.from_numpy(weight.mean(0)).to(maps)
     return maps

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.geometry import Resampling, resample, resampled_mean
+from hrcam_lightning.geometry import Resampling, resample, resample_sum, resampled_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +63,7 @@ class LocalizationModel(nn.Module):
         self.decoder = decoder
         self.pooling = pooling
         self.resampling: Resampling = resampling
+        decoder.resampling = resampling
 
     def forward(self, images: Tensor) -> LocalizationOutput:
         """Logits and maps of images (B, C, *S).
@@ -100,15 +101,14 @@ class LocalizationModel(nn.Module):
 
     def fuse(self, level_maps: list[Tensor], size: tuple[int, ...] | torch.Size) -> Tensor:
         """Sum of the level maps at image resolution (B, K, *S), without bias."""
-        first, *rest = (self.upsample(level_map, index, size) for index, level_map in enumerate(level_maps))
-        return sum(rest, start=first)
+        return resample_sum(level_maps, self.decoder.levels, size, self.resampling)
 
     def _level_maps(self, images: Tensor) -> list[Tensor]:
         _check(images, self.backbone)
         features = self.backbone(images)
         # Half precision has 8 to 11 bits: enough for features, too coarse for evidence, where ties decide the peak.
         with _float32(images):
-            return self.decoder([feature.float() for feature in features])  # type: ignore[no-any-return]
+            return self.decoder([feature.float() for feature in features], images.shape[2:])  # type: ignore[no-any-return]
 
     def _mean_logits(self, level_maps: list[Tensor], size: torch.Size) -> Tensor:
         means = [

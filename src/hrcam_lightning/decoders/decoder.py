@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from hrcam_lightning.geometry import Level
+    from hrcam_lightning.geometry import Level, Resampling
 
 
 class Decoder(nn.Module, ABC):
@@ -21,11 +23,22 @@ class Decoder(nn.Module, ABC):
     Attributes:
         levels: Where the cells of each returned map lie.
         bias: (K,) added to every logit, a parameter.
+        resampling: Where cells are taken to lie when a decoder resamples one level to another; set by the model,
+            which resamples its maps in the same way.
     """
 
     levels: tuple[Level, ...]
     bias: Tensor
+    resampling: Resampling = "receptive_field"
 
     @abstractmethod
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Score maps (B, K, *S_i), one for each of `levels`, without the bias."""
+    def forward(self, features: list[Tensor], size: Sequence[int]) -> list[Tensor]:
+        """Score maps without the bias.
+
+        Args:
+            features: (B, C_l, *S_l) of every level of the backbone, fine to coarse.
+            size: Image size ``S``.
+
+        Returns:
+            (B, K, *S_i), one for each of `levels`.
+        """

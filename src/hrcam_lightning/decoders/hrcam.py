@@ -55,7 +55,7 @@ class HRCAM(Decoder):
         )
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
+    def forward(self, features: list[Tensor], size: Sequence[int]) -> list[Tensor]:
         """Score maps (B, K, *S_l), one for each tapped level."""
         return [_mix(features[tap], weight) for tap, weight in zip(self.taps, self.weights, strict=True)]
 
