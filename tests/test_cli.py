@@ -41,16 +41,18 @@ def test_test_writes_figures_cases_and_pictures(
 ) -> None:
     main(again("test", fitted, tiny_set / "cases.csv"))
     figures = json.loads((fitted / "test/metrics.json").read_text())
+    drift = ["displacement_px", *(f"displacement_px/{name}" for name in ("axis0", "axis1", "spread"))]
     assert set(figures) == {
         "test/auroc",
         *(
             f"test/{who}{metric}"
             for who in ("", "random/", "center/")
-            for metric in ("pointing", "pixel_ap", "normal/false_activation")
+            for metric in ("pointing", "pixel_ap", "normal/false_activation", *drift)
         ),
     }
     for name, entry in figures.items():
-        assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1, name
+        low, high = (-16, 16) if "displacement" in name else (0, 1)
+        assert low <= entry["low"] <= entry["value"] <= entry["high"] <= high, name
     cases = rows_of(fitted / "test/cases.csv")
     truth = {row["case"]: row for row in rows_of(tiny_set / "cases.csv") if row["split"] == "test"}
     assert [row["case"] for row in cases] == sorted(truth)

@@ -19,6 +19,7 @@ Results = dict[str, dict[str, "Estimate"]]
 """Estimates by explainer and metric; the model's own come first, under ``model``."""
 
 MODEL = "model"
+DRIFT = "displacement_px"
 MODEL_COLUMNS = ("label", "probability", "peak", "pointing", "pixel_ap")
 FLOOR_COLUMNS = ("pointing", "pixel_ap")
 
@@ -59,20 +60,29 @@ def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], n
 
 def print_table(results: Results, title: str) -> None:
     """Print explainers by metrics, each figure above its interval, and the reasons of what is undefined."""
+    shown = {metric: estimate for metric, estimate in results[MODEL].items() if not metric.startswith(DRIFT)}
     table = Table(title=title, title_justify="left", caption="[95 % bootstrap interval over cases]")
     table.add_column("map")
-    for metric, estimate in results[MODEL].items():
+    for metric, estimate in shown.items():
         # Broken by hand, lest a narrow terminal cut it short.
         header = metric.replace("/", "/\n") if len(metric) < 12 else metric.replace("/", "/\n").replace("_", "_\n")
         table.add_column(f"{header}\nn = {estimate.n}", justify="right", vertical="bottom")
     for name, estimates in results.items():
         label = name if name == MODEL else f"{name}\n(floor)"
-        table.add_row(label, *(_cell(estimates.get(metric)) for metric in results[MODEL]))
+        table.add_row(label, *(_cell(estimates.get(metric)) for metric in shown))
     console = Console()
     console.print(table)
-    for metric, estimate in results[MODEL].items():
+    for metric, estimate in shown.items():
         if estimate.reason:
             console.print(f"{metric}: undefined, {estimate.reason}", highlight=False, markup=False)
+    if not results[MODEL][DRIFT].reason:
+        console.print(_drift(results[MODEL]), highlight=False, markup=False)
+
+
+def _drift(estimates: dict[str, Estimate]) -> str:
+    """One sentence: a mean displacement well away from 0 means that the map slides as a whole."""
+    mean = ", ".join(f"{entry.value:+.1f}" for name, entry in estimates.items() if name.startswith(f"{DRIFT}/axis"))
+    return f"From lesion to peak: ({mean}) pixels on average, spread {estimates[f'{DRIFT}/spread'].value:.1f}"
 
 
 def _cell(estimate: Estimate | None) -> str:

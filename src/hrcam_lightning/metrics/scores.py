@@ -12,6 +12,7 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from hrcam_lightning.metrics.displacement import displacement_estimates, peak_displacements
 from hrcam_lightning.metrics.estimate import Estimate, auroc_estimate, mean_estimate, undefined
 from hrcam_lightning.metrics.localization import lesion_peaks, pixel_average_precision, pointing_hits
 
@@ -35,6 +36,7 @@ class ScoreTable:
         finite: (n, K), 1 where the map holds no NaN or infinity.
         pointing: (n, K) hit or miss, NaN without a mask.
         pixel_ap: (n, K) average precision, NaN without a mask.
+        displacement: (n, K, D) from lesion to peak in pixels, NaN without a mask or a peak.
         lesion_class: (m,) class of each lesion.
         lesion_peak: (m,) highest map value on each lesion.
     """
@@ -46,6 +48,7 @@ class ScoreTable:
     finite: Floats
     pointing: Floats
     pixel_ap: Floats
+    displacement: Floats
     lesion_class: Floats
     lesion_peak: Floats
 
@@ -83,7 +86,7 @@ class ScoreTable:
     def localization(
         self, thresholds: Sequence[float] | None, normal_class: int | None = None, resamples: int = 1000
     ) -> dict[str, Estimate]:
-        """``pointing``, ``pixel_ap`` and ``normal/false_activation``.
+        """``pointing``, ``pixel_ap``, ``normal/false_activation`` and the peak's ``displacement_px``.
 
         Args:
             thresholds: One a class, found on validation cases; None if there are none.
@@ -92,14 +95,16 @@ class ScoreTable:
             resamples: Of the intervals; 0 for none.
         """
         broken = int((self.finite.min(1) == 0).sum())
+        displacement = displacement_estimates(self.displacement, 0 if broken else resamples)
         if broken:
             because = undefined(len(self.case), f"{broken} of {len(self.case)} cases have maps with NaN or infinity")
-            return dict.fromkeys(("pointing", "pixel_ap", "normal/false_activation"), because)
+            return dict.fromkeys(("pointing", "pixel_ap", "normal/false_activation", *displacement), because)
         no_mask = "no positive case has a mask"
         return {
             "pointing": _mean_known(self.pointing, no_mask, resamples),
             "pixel_ap": _mean_known(self.pixel_ap, no_mask, resamples),
             "normal/false_activation": self._false_activation(thresholds, normal_class, resamples),
+            **displacement,
         }
 
     def _false_activation(
@@ -120,7 +125,7 @@ class CaseScores(Metric):
 
     full_state_update = False
     higher_is_better = True
-    _columns = ("case", "label", "probability", "peak", "finite", "pointing", "pixel_ap")
+    _columns = ("case", "label", "probability", "peak", "finite", "pointing", "pixel_ap", "displacement")
     _lesion_columns = ("lesion_case", "lesion_class", "lesion_number", "lesion_peak")
 
     def __init__(self) -> None:
@@ -149,6 +154,7 @@ class CaseScores(Metric):
             "finite": flat.isfinite().all(-1).double(),
             "pointing": pointing_hits(maps, masks).double(),
             "pixel_ap": pixel_average_precision(maps, masks).double(),
+            "displacement": peak_displacements(maps, masks).double(),
             "lesion_case": numbers[peaks.row],
             "lesion_class": peaks.column,
             "lesion_number": peaks.number,

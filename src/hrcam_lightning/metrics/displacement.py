@@ -1,0 +1,97 @@
+"""How far a map's peak lies from the lesion, and in which direction: evidence that drifts drifts one way.
+
+An image-level loss does not notice when a map slides as a whole. A map that does so has a mean displacement well away
+from 0; one that merely misses now and then has a large spread around a mean near 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from hrcam_lightning.metrics.estimate import Estimate, bootstrap, undefined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from hrcam_lightning.metrics.estimate import Floats, Ints
+
+Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
+    """Vector from the centre of the lesion to the map's peak, along the stored axes, in pixels.
+
+    Of several lesions (connected parts of the mask, corners included) the one whose centre of mass is nearest to the
+    peak counts. Of several equal peaks the first in memory order counts.
+
+    Args:
+        maps: (B, K, *S).
+        masks: bool (B, K, *S).
+
+    Returns:
+        (B, K, D) float32; NaN where the mask is empty, and where the map is flat and so has no peak.
+    """
+    size = maps.shape[2:]
+    found = torch.full((*maps.shape[:2], len(size)), torch.nan)
+    flat = maps.flatten(2)
+    peaked = flat.amax(-1) > flat.amin(-1)
+    corners = np.ones((3,) * len(size))
+    for b, k in (masks.flatten(2).any(-1) & peaked).nonzero().tolist():
+        peak = np.array(np.unravel_index(int(flat[b, k].argmax()), tuple(size)))
+        mask = masks[b, k].cpu().numpy()
+        labels, count = ndimage.label(mask, structure=corners)
+        offsets = peak - np.array(ndimage.center_of_mass(mask, labels, range(1, count + 1)))
+        found[b, k] = torch.from_numpy(offsets[(offsets**2).sum(1).argmin()])
+    return found.to(maps.device)
+
+
+def displacement_estimates(displacement: Floats, resamples: int = 1000) -> dict[str, Estimate]:
+    """Mean displacement and its spread, with cases as the unit of resampling.
+
+    Args:
+        displacement: (n, K, D), NaN where undefined.
+        resamples: Of the intervals; 0 for none.
+
+    Returns:
+        ``displacement_px``: length of the mean vector; ``displacement_px/axis0`` and so on: its coordinates;
+        ``displacement_px/spread``: root mean square distance from it. Pixels.
+    """
+    known: Bools = np.asarray(np.isfinite(displacement).all(-1))
+    used = known.any(1)
+    names = [f"displacement_px/axis{axis}" for axis in range(displacement.shape[-1])]
+    if not used.any():
+        because = undefined(0, "no map with a peak has a mask")
+        return dict.fromkeys(("displacement_px", *names, "displacement_px/spread"), because)
+    vectors, known = np.where(known[..., None], displacement, 0)[used], known[used]
+    count = known.sum(1)
+    total, square = vectors.sum(1), (vectors**2).sum((1, 2))
+
+    def mean(index: Ints) -> Floats:
+        return np.asarray(total[index].sum(-2) / count[index].sum(-1)[..., None])
+
+    def length(index: Ints) -> Floats:
+        return np.asarray(np.linalg.norm(mean(index), axis=-1))
+
+    def spread(index: Ints) -> Floats:
+        variance = square[index].sum(-1) / count[index].sum(-1) - length(index) ** 2
+        return np.asarray(np.sqrt(np.maximum(variance, 0)))
+
+    def estimate(statistic: Callable[[Ints], Floats]) -> Estimate:
+        cases = len(count)
+        value = float(statistic(np.arange(cases)[None])[0])
+        return Estimate(value, *bootstrap(statistic, cases, resamples), cases)
+
+    def along(axis: int) -> Estimate:
+        return estimate(lambda index: mean(index)[..., axis])
+
+    return {
+        "displacement_px": estimate(length),
+        **{name: along(axis) for axis, name in enumerate(names)},
+        "displacement_px/spread": estimate(spread),
+    }
