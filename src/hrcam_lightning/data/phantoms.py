@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.data import Dataset
@@ -14,6 +15,9 @@ from hrcam_lightning.data.readers import Normalization, normalize
 from hrcam_lightning.errors import InputError
 from synth import Phantoms, PhantomSpec, SpecError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class PhantomDataset(Dataset[Sample]):
     """Phantoms by index.
@@ -23,10 +27,21 @@ class PhantomDataset(Dataset[Sample]):
         first: Index of the first one.
         count: How many there are. Indices beyond may be asked for all the same: phantoms are endless.
         normalization: How an image is scaled by its own values.
+        contrast: One number, of the lesions' contrast over that of the specification. A tensor in shared memory, so
+            that a change reaches the loader processes.
     """
 
-    def __init__(self, phantoms: Phantoms, first: int, count: int, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        phantoms: Phantoms,
+        first: int,
+        count: int,
+        normalization: Normalization,
+        contrast: Tensor | None = None,
+    ) -> None:
         self.phantoms = phantoms
+        self.contrast = contrast
+        self._contrasted = {1.0: phantoms}
         self.first = first
         self.count = count
         self.normalization: Normalization = normalization
@@ -36,7 +51,7 @@ class PhantomDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         try:
-            case = self.phantoms[self.first + index]
+            case = self._source()[self.first + index]
         except SpecError as error:  # a lesion that found no room
             raise InputError(f"case {self.first + index} of the spec '{self.phantoms.spec.name}': {error}") from error
         return {
@@ -46,6 +61,25 @@ class PhantomDataset(Dataset[Sample]):
             "case": case.name,
             "affine": case.affine,
         }
+
+    def _source(self) -> Phantoms:
+        """The phantoms at the contrast of the moment."""
+        factor = 1.0 if self.contrast is None else float(self.contrast)
+        if factor not in self._contrasted:
+            self._contrasted[factor] = Phantoms(contrasted(self.phantoms.spec, factor), self.phantoms.seed)
+        return self._contrasted[factor]
+
+
+def contrasted(spec: PhantomSpec, factor: float) -> PhantomSpec:
+    """The same specification with lesions of `factor` times the contrast: d′, CNR and intensity change alike.
+
+    A case keeps its lesions' places, sizes and shapes, and each its strength times the factor.
+    """
+    lesions = {}
+    for name, lesion in spec.lesions.items():
+        scaled: dict[str, Any] = {lesion.control: (factor * lesion.amplitude[0], factor * lesion.amplitude[1])}
+        lesions[name] = replace(lesion, **scaled)
+    return replace(spec, lesions=lesions)
 
 
 class PhantomDataModule(LocalizationDataModule):
@@ -86,6 +120,7 @@ class PhantomDataModule(LocalizationDataModule):
         self._counts = counts or {}
         self.predict_split: Split = predict_split
         self.normalization: Normalization = normalization
+        self._contrast: Tensor = torch.ones((), dtype=torch.float64).share_memory_()  # type: ignore[no-untyped-call]
 
     @cached_property
     def spec(self) -> PhantomSpec:
@@ -99,6 +134,20 @@ class PhantomDataModule(LocalizationDataModule):
         except (SpecError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"the spec {self.path} cannot be used: {reason}") from error
+
+    def set_contrast(self, factor: float) -> None:
+        """From now on draw training lesions of `factor` times the contrast; validation and test keep the spec's.
+
+        Raises:
+            InputError: If such lesions cannot be drawn.
+        """
+        try:
+            Phantoms(contrasted(self.spec, factor), self.seed).check()
+        except SpecError as error:
+            raise InputError(
+                f"lesions of {factor:g} times the contrast of {self.path} cannot be drawn: {error}"
+            ) from error
+        self._contrast.fill_(factor)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -127,7 +176,8 @@ class PhantomDataModule(LocalizationDataModule):
             )
         before = list(self.counts)[: list(self.counts).index(name)]
         first = sum(self.counts[earlier] for earlier in before)
-        return PhantomDataset(Phantoms(self.spec, self.seed), first, self.counts[name], self.normalization)
+        contrast = self._contrast if split == "train" else None
+        return PhantomDataset(Phantoms(self.spec, self.seed), first, self.counts[name], self.normalization, contrast)
 
     def training_order(self) -> EpochSampler:
         """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""
