@@ -144,3 +144,15 @@ def test_a_checkpoint_of_other_classes_is_refused(
         (folder / name).write_text((folder / name).read_text().replace("lesion", "tumour"))
     message = error_of(capsys, monkeypatch, *again("test", fitted, folder / "cases.csv"))
     assert "the label 'tumour' is unknown; known are normal, lesion" in message
+
+
+def test_a_finished_run_is_not_overwritten_by_accident(
+    fitted: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
+    command = ["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, "--trainer.default_root_dir", "run"]
+    assert "run holds a run already (best.ckpt)" in error_of(capsys, monkeypatch, *command)
+    assert before == {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    main([*command, *short, "--overwrite", "true"])
+    assert (fitted / "best.ckpt").read_bytes() != before[fitted / "best.ckpt"]

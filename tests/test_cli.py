@@ -270,7 +270,8 @@ def test_optimiser_schedule_and_parts_come_from_yaml(
     task = LocalizationTask.load_from_checkpoint("run/last.ckpt", weights_only=True)
     assert [level.channels for level in task.network.decoder.levels] == [16, 4]
     assert type(task.network.pooling).__name__ == "MeanPooling"
-    main(["fit", *run, "--model.lr_scheduler", f"{schedulers}.StepLR", "--model.lr_scheduler.step_size", "1"])
+    anew = ["--overwrite", "true"]
+    main(["fit", *run, "--model.lr_scheduler", f"{schedulers}.StepLR", "--model.lr_scheduler.step_size", "1", *anew])
     first, second, _ = (float(row["learning_rate"]) for row in rows_of(Path("run/metrics.csv")))
     assert second == pytest.approx(first / 10)
 

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -69,6 +69,17 @@ class HrcamCLI(LightningCLI):
         for key in ("checkpoint", "last_checkpoint"):
             parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath")
 
+    def _prepare_subcommand_parser(
+        self,
+        klass: type,
+        subcommand: str,
+        **kwargs: Any,  # noqa: ANN401 - lightning's own
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument("--overwrite", type=bool, default=False, help="Train anew over a run that is there.")
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the command line; look at the run folder and the checkpoint before anything is built from them."""
         super().parse_arguments(parser, args)
@@ -79,7 +90,9 @@ class HrcamCLI(LightningCLI):
         check_writable(Path(root))
         if settings["ckpt_path"] is not None:
             settings["ckpt_path"] = str(find_checkpoint(settings["ckpt_path"], root))
-        elif command != "fit":
+        elif command == "fit":
+            _spare_earlier_run(Path(root), settings["overwrite"] or bool(settings["trainer"]["fast_dev_run"]))
+        else:
             raise InputError(f"{command} needs a trained network: give --ckpt_path, for example {root}/best.ckpt")
         self._asked = settings["model"].clone()
 
@@ -117,6 +130,20 @@ class HrcamCLI(LightningCLI):
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             Console().print(text, highlight=False, soft_wrap=True)
+
+
+def _spare_earlier_run(root: Path, overwrite: bool) -> None:
+    """Hours of training are not lost to a command typed twice.
+
+    Raises:
+        InputError: If a run lies in the folder.
+    """
+    earlier = next((name for name in ("best.ckpt", "last.ckpt") if (root / name).is_file()), None)
+    if earlier and not overwrite:
+        raise InputError(
+            f"{root} holds a run already ({earlier}): go on with --ckpt_path last, choose another "
+            "--trainer.default_root_dir, or replace it with --overwrite true"
+        )
 
 
 def main(args: Sequence[str] | None = None) -> None:
