@@ -1,8 +1,8 @@
 """Pooling of a class map into the class's logit.
 
 Mean, maximum, log-sum-exp, top-k share and attention commute with adding a constant,
-``pool(maps + b) = pool(maps) + b``: there a class bias may stand inside of the map or outside. Noisy-or and Li's pooling
-read the map as probabilities and do not. The model keeps the bias inside of the map for every pooling but the mean.
+``pool(maps + b) = pool(maps) + b``: there a class bias may stand inside of the map or outside. Noisy-or and Li's
+pooling read the map as probabilities and do not. The model keeps the bias inside for every pooling but the mean.
 
 All of them work in float32 at least, whatever the map's precision.
 """
