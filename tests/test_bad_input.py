@@ -144,3 +144,23 @@ def test_a_checkpoint_of_other_classes_is_refused(
         (folder / name).write_text((folder / name).read_text().replace("lesion", "tumour"))
     message = error_of(capsys, monkeypatch, *again("test", fitted, folder / "cases.csv"))
     assert "the label 'tumour' is unknown; known are normal, lesion" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--model.decoder", "PYLON"], "PYLON with n_up 3 needs 4 levels, but the backbone has 3"),
+        (["--model.pooling", "TopKPooling", "--model.pooling.share", "2"], "TopKPooling: share is 2.0"),
+        (["--model.weights", "none.ckpt"], "none.ckpt: no such file of weights"),
+    ],
+)
+def test_parts_of_a_network_that_do_not_fit_end_with_one_sentence(
+    options: list[str],
+    sentence: str,
+    tiny_set: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in error_of(capsys, monkeypatch, "fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *options)

@@ -210,10 +210,10 @@ def _levels(number: int) -> tuple[Level, ...]:
 
 
 def test_too_few_levels_are_refused_in_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"PYLON with n_up 3 reads 4 levels or more, but the backbone has 3: use a"):
+    with pytest.raises(InputError, match=r"PYLON with n_up 3 needs 4 levels, but the backbone has 3: use a"):
         PYLON(_levels(3), 1)
     for make, name in [(UNet, "UNet"), (FPN, "FPN"), (DeepLabV3Plus, "DeepLabV3Plus"), (PAN, "PAN")]:
-        with pytest.raises(InputError, match=f"{name} reads 2 levels or more, but the backbone has 1"):
+        with pytest.raises(InputError, match=f"{name} needs 2 levels, but the backbone has 1"):
             make(_levels(1), 1)
 
 

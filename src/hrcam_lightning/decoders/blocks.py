@@ -129,7 +129,7 @@ def last_levels(name: str, levels: Sequence[Level], at_least: int, at_most: int)
     """
     if len(levels) < at_least:
         raise InputError(
-            f"{name} reads {at_least} levels or more, but the backbone has {len(levels)}: use a deeper backbone "
+            f"{name} needs {at_least} levels, but the backbone has {len(levels)}: use a deeper backbone "
             "(for example --model.backbone.depth 5)"
         )
     return tuple(levels[-at_most:])
