@@ -156,3 +156,23 @@ def test_a_finished_run_is_not_overwritten_by_accident(
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
     main([*command, *short, "--overwrite", "true"])
     assert (fitted / "best.ckpt").read_bytes() != before[fitted / "best.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--model.decoder", "PYLON"], "PYLON with n_up 3 needs 4 levels, but the backbone has 3"),
+        (["--model.pooling", "TopKPooling", "--model.pooling.share", "2"], "TopKPooling: share is 2.0"),
+        (["--model.weights", "none.ckpt"], "none.ckpt: no such file of weights"),
+    ],
+)
+def test_parts_of_a_network_that_do_not_fit_end_with_one_sentence(
+    options: list[str],
+    sentence: str,
+    tiny_set: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in error_of(capsys, monkeypatch, "fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *options)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "hrcam_lightning"
 FILES = sorted(PACKAGE.rglob("*.py"))
-NETWORK = ["backbones", "decoders", "explain", "geometry.py", "model.py", "pooling.py", "views.py"]
+NETWORK = ["backbones", "decoders", "explain", "export.py", "geometry.py", "model.py", "pooling.py", "views.py"]
 
 
 def _imports(path: Path) -> set[str]:

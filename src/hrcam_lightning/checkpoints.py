@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 # What a trained network may be given anew: none of it shapes weights.
-SWITCHES = ("consistency", "consistency_ramp", "views", "view_averaging", "optimizer", "lr_scheduler")
+SWITCHES = (
+    "consistency",
+    "consistency_ramp",
+    "views",
+    "view_averaging",
+    "optimizer",
+    "lr_scheduler",
+    "stop_rate",
+    "weights",
+)
 
 
 def find_checkpoint(name: str, root: str) -> Path:

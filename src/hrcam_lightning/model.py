@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from hrcam_lightning.decoders.decoder import in_float32
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.geometry import Resampling, resample, resample_sum, resampled_mean
 
@@ -72,7 +73,7 @@ class LocalizationModel(nn.Module):
             InputError: If the images do not fit the network.
         """
         level_maps = self._level_maps(images)
-        with _float32(images):
+        with in_float32(images):
             maps = self.fuse(level_maps, images.shape[2:])
             if self.pooling.additive:
                 logits = self._mean_logits(level_maps, images.shape[2:])
@@ -92,7 +93,7 @@ class LocalizationModel(nn.Module):
         if not self.pooling.additive:
             return self(images).logits  # type: ignore[no-any-return]
         level_maps = self._level_maps(images)
-        with _float32(images):
+        with in_float32(images):
             return self._mean_logits(level_maps, images.shape[2:])
 
     def upsample(self, level_map: Tensor, index: int, size: tuple[int, ...] | torch.Size) -> Tensor:
@@ -105,10 +106,7 @@ class LocalizationModel(nn.Module):
 
     def _level_maps(self, images: Tensor) -> list[Tensor]:
         _check(images, self.backbone)
-        features = self.backbone(images)
-        # Half precision has 8 to 11 bits: enough for features, too coarse for evidence, where ties decide the peak.
-        with _float32(images):
-            return self.decoder([feature.float() for feature in features], images.shape[2:])  # type: ignore[no-any-return]
+        return self.decoder(self.backbone(images), images.shape[2:])  # type: ignore[no-any-return]
 
     def _mean_logits(self, level_maps: list[Tensor], size: torch.Size) -> Tensor:
         means = [
@@ -116,10 +114,6 @@ class LocalizationModel(nn.Module):
             for level_map, level in zip(level_maps, self.decoder.levels, strict=True)
         ]
         return torch.stack(means).sum(0) + self.decoder.bias.float()
-
-
-def _float32(like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def _check(images: Tensor, backbone: Backbone) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import AdamW, Optimizer
 
 from hrcam_lightning.backbones import Backbone, ConvPyramid
@@ -17,12 +19,13 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
+from hrcam_lightning.transfer import load_matching
 from hrcam_lightning.views import View, ViewKind, average_views, disagreement, draw_view, flip_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+    from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -61,7 +64,14 @@ class LocalizationTask(LightningModule):
         view_averaging: Average maps over all flips in validation, test and prediction.
         optimizer: Makes the optimiser from the parameters.
         lr_scheduler: ``constant``, ``cosine`` or ``one_cycle`` over the whole run, or makes a torch scheduler from the
-            optimiser, stepped at every epoch.
+            optimiser, stepped at every epoch; ``ReduceLROnPlateau`` watches ``val/loss``.
+        stop_rate: End training once the schedule has brought the learning rate to this or below; 0 for never.
+        weights: File whose weights the network starts from: a checkpoint of ours, or a state dict of the network. All
+            tensors that fit by name and shape are taken, the others are named.
+        freeze: ``backbone`` trains the decoder alone, ``none`` everything. Transfer in two phases is a run with
+            ``--model.freeze backbone``, then one with ``--model.weights`` of the first (PYLON's recipe).
+        freeze_statistics: Keep a frozen backbone's batch-norm statistics as they are too. The published code of PYLON
+            lets them move, so that they follow the new data.
     """
 
     def __init__(
@@ -80,6 +90,10 @@ class LocalizationTask(LightningModule):
         view_averaging: bool = True,
         optimizer: Callable[[Any], Optimizer] = AdamW,
         lr_scheduler: Schedule | Callable[[Optimizer], LRScheduler] = "one_cycle",
+        stop_rate: float = 0.0,
+        weights: str | None = None,
+        freeze: Literal["none", "backbone"] = "none",
+        freeze_statistics: bool = True,
     ) -> None:
         super().__init__()
         if consistency < 0:
@@ -88,6 +102,8 @@ class LocalizationTask(LightningModule):
             raise InputError(f"model.consistency_ramp is {consistency_ramp}, but is a share of the run, 0 to 1")
         if consistency and not views:
             raise InputError("model.views is empty: name views, or set --model.consistency 0")
+        if stop_rate < 0:
+            raise InputError(f"model.stop_rate is {stop_rate}, but a learning rate must not be negative")
         self.save_hyperparameters()
         self.task, self.classes, self.channels, self.dims = task, classes, channels, dims
         self.make_optimizer = optimizer
@@ -95,7 +111,8 @@ class LocalizationTask(LightningModule):
         self.resampling: Resampling = resampling
         self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
         self.view_averaging = view_averaging
-        self.lr_scheduler = lr_scheduler
+        self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
+        self.weights, self.freeze_backbone, self.freeze_statistics = weights, freeze == "backbone", freeze_statistics
         self.model: LocalizationModel | None = None
         self.thresholds: Tensor
         if None not in (task, classes, channels, dims):
@@ -137,6 +154,11 @@ class LocalizationTask(LightningModule):
         backbone = self.make_backbone(self.channels, self.dims)
         decoder = self.make_decoder(backbone.levels, len(self.classes))
         self.model = LocalizationModel(backbone, decoder, self.make_pooling(), self.resampling)
+        # A run that tests has a checkpoint of its own.
+        if self.weights is not None and (self._trainer is None or self._trainer.state.fn == "fit"):
+            rank_zero_info(load_matching(self.model, Path(self.weights)))
+        if self.freeze_backbone:
+            backbone.requires_grad_(requires_grad=False)
         # Map values from which a lesion counts as found; set on validation cases, kept in the checkpoint.
         self.register_buffer("thresholds", torch.full((len(self.classes),), torch.nan))
 
@@ -154,15 +176,21 @@ class LocalizationTask(LightningModule):
         return self.model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the settings that are plain data.
+        """Keep the settings that are plain data, without the file of weights that training started from.
 
         Under the command line all of them are. From Python the parts are classes or functions; a checkpoint that loads
         without running code cannot hold these, so they are given again when it is loaded.
         """
         settings = checkpoint["hyper_parameters"]
         checkpoint["hyper_parameters"] = {name: value for name, value in settings.items() if not callable(value)}
+        checkpoint["hyper_parameters"]["weights"] = None
 
     # --- steps
+
+    def on_train_epoch_start(self) -> None:
+        """Keep the frozen batch-norm statistics, if asked for."""
+        if self.freeze_backbone and self.freeze_statistics:
+            self.network.backbone.eval()
 
     def forward(self, images: Tensor) -> LocalizationOutput:
         """Logits and maps of images (B, C, *S), averaged over flips in evaluation if asked for."""
@@ -225,11 +253,17 @@ class LocalizationTask(LightningModule):
             InputError: If either refuses its settings.
         """
         try:
-            optimizer = self.make_optimizer(self.parameters())
+            optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         except ValueError as error:
             raise InputError(f"model.optimizer cannot be made: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.lr_scheduler, optimizer, steps)}
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
+        """Step a schedule, and end training where it has fallen to `stop_rate`."""
+        super().lr_scheduler_step(scheduler, metric)
+        if max(group["lr"] for group in scheduler.optimizer.param_groups) <= self.stop_rate:
+            self.trainer.should_stop = True
 
     # --- views
 

@@ -1,10 +1,12 @@
-"""The contract of a decoder."""
+"""The contract of a decoder, and the class mixing that all decoders end with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ class Decoder(nn.Module, ABC):
     """A module that turns a pyramid of features into class score maps.
 
     The class map is the sum of the returned maps, each resampled to the image; the model does that.
+
+    Under autocast the features and what a decoder makes of them are in half precision, which is enough for features. It
+    is too coarse for evidence, where ties decide the peak: the mixing into class maps, and all after it, is in float32
+    (`score`, `in_float32`).
 
     Attributes:
         levels: Where the cells of each returned map lie.
@@ -40,5 +46,27 @@ class Decoder(nn.Module, ABC):
             size: Image size ``S``.
 
         Returns:
-            (B, K, *S_i), one for each of `levels`.
+            (B, K, *S_i) float32, one for each of `levels`.
         """
+
+
+def score(feature: Tensor, weight: Tensor) -> Tensor:
+    """Mix channels into class maps, in float32 even under autocast.
+
+    Args:
+        feature: (B, C, *S).
+        weight: (K, C) for a mixing of channels alone, or (K, C, *kernel) of odd kernel sizes.
+
+    Returns:
+        (B, K, *S), a convolution with same padding and no bias, which keeps the memory format.
+    """
+    conv = F.conv2d if feature.ndim == 4 else F.conv3d
+    if weight.ndim == 2:
+        weight = weight.view(*weight.shape, *(1,) * (feature.ndim - 2))
+    with in_float32(feature):
+        return conv(feature.float(), weight.float(), padding=[size // 2 for size in weight.shape[2:]])
+
+
+def in_float32(like: Tensor) -> torch.autocast:
+    """A context without autocast on the device of `like`."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from hrcam_lightning.decoders.decoder import Decoder
+from hrcam_lightning.decoders.decoder import Decoder, score
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,13 +56,7 @@ class HRCAM(Decoder):
 
     def forward(self, features: list[Tensor], size: Sequence[int]) -> list[Tensor]:
         """Score maps (B, K, *S_l), one for each tapped level."""
-        return [_mix(features[tap], weight) for tap, weight in zip(self.taps, self.weights, strict=True)]
-
-
-def _mix(feature: Tensor, weight: Tensor) -> Tensor:
-    """Channels (B, C, *S) times weights (K, C) to (B, K, *S): a 1×1 convolution, which keeps the memory format."""
-    conv = F.conv2d if feature.ndim == 4 else F.conv3d
-    return conv(feature, weight.to(feature.dtype).view(*weight.shape, *(1,) * (feature.ndim - 2)))
+        return [score(features[tap], weight) for tap, weight in zip(self.taps, self.weights, strict=True)]
 
 
 class CAM(HRCAM):

@@ -1,0 +1,67 @@
+"""Starting a network from the weights of another."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hrcam_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+
+def load_matching(model: nn.Module, path: Path) -> str:
+    """Take every tensor of a file that a network has by the same name and shape; leave the rest of both as they are.
+
+    A head of other classes is thereby left out, while the backbone is taken (PYLON's transfer between data sets).
+
+    Args:
+        model: The network, changed in place.
+        path: A checkpoint that `hrcam fit` wrote, or a state dict of the network. It is read without running code.
+
+    Returns:
+        What was taken and what was not, in one sentence.
+
+    Raises:
+        InputError: If the file cannot be read, or nothing in it fits.
+    """
+    theirs = _tensors(path)
+    own = model.state_dict()
+    fitting = {name: theirs[name] for name in own if name in theirs and theirs[name].shape == own[name].shape}
+    if not fitting:
+        raise InputError(
+            f"{path}: none of its {len(theirs)} tensors fits the network by name and shape; give weights of a network "
+            "with the same backbone or the same decoder"
+        )
+    model.load_state_dict(fitting, strict=False)
+    sentence = f"{path}: {len(fitting)} of the network's {len(own)} tensors start from it"
+    return f"{sentence}{_named('; new: ', own.keys() - fitting)}{_named('; left out: ', theirs.keys() - fitting)}"
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights; --model.weights takes the best.ckpt of a run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: holds no weights, is damaged, or would run code when read") from error
+    ours = isinstance(content, dict) and "state_dict" in content
+    named = content["state_dict"] if ours else content
+    if not isinstance(named, dict):
+        raise InputError(f"{path}: holds no weights; --model.weights takes the best.ckpt of a run, or a state dict")
+    # In a checkpoint of ours the network is the task's `model`, beside thresholds that belong to its data.
+    tensors = {str(name).removeprefix("model.") if ours else str(name): value for name, value in named.items()}
+    return {name: value for name, value in tensors.items() if isinstance(value, Tensor) and name != "thresholds"}
+
+
+def _named(introduction: str, names: set[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(sorted(names)[:4])
+    return f"{introduction}{len(names)} ({shown}{', ...' if len(names) > 4 else ''})"
