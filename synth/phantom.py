@@ -184,9 +184,7 @@ class Phantoms:
 
     def cued(self, parts: Parts, present: tuple[str, ...]) -> bool:
         """Return whether the cue is there, in a case of those parts with the classes ``present``."""
-        if self.spec.cue is None:
-            return False
-        return parts.agrees == ((self.spec.cue.tied_to or next(iter(self.spec.lesions))) in present)
+        return self.spec.cue is not None and parts.agrees == (self.spec.cued_class in present)
 
     def site(self, parts: Parts, cued: bool) -> str:
         """Return the site of a case: the cue, if it is one and there."""

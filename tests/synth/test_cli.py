@@ -268,10 +268,6 @@ BAD = {
     "observer of no set": (["observer", "--dataset", "FULL"], "holds no generated set"),
     "observer no cases": (["observer", "SPEC", "--cases", "0"], "--cases is 0"),
     "observer no shapes": (["observer", "SPEC", "--templates", "0"], "--templates is 0"),
-    "observer of several lesions": (
-        ["observer", "SPEC", "--set", "lesions.lesion.count=[1,2]"],
-        "lesions.lesion.count is [1, 2] but must be 1",
-    ),
     "observer changes a set": (["observer", "--dataset", "FULL", "--set", "noise.sd=1"], "--set is for SPEC"),
     "preview below a file": (["preview", "SPEC", "-o", "SPEC/a/b.png"], "Not a directory"),
 }
