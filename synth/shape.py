@@ -106,6 +106,23 @@ def soft_edge(distance: Array64, edge_mm: float) -> Array64:
 
 
 @dataclass(frozen=True)
+class Framed:
+    """A shape of its frame's volume and, if it does not say otherwise, of its frame's extent."""
+
+    frame: Ellipsoid
+
+    @property
+    def volume_mm3(self) -> float:
+        """Volume of the frame."""
+        return self.frame.volume_mm3
+
+    @property
+    def reach_mm(self) -> Array64:
+        """Half the box ``(D,)`` that holds its support."""
+        return self.frame.reach_mm
+
+
+@dataclass(frozen=True)
 class Placed:
     """A shape in its place.
 
