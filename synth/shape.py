@@ -22,8 +22,8 @@ class Shape(Protocol):
         """The ellipsoid that it is built on."""
 
     @property
-    def volume_mm3(self) -> float:
-        """Volume within the half-maximum surface; in 2D, the area times 1 mm."""
+    def volume_mm3(self) -> float | None:
+        """Volume within the half-maximum surface; in 2D, the area times 1 mm; None to count its mask's voxels."""
 
     @property
     def reach_mm(self) -> Array64:
@@ -132,7 +132,7 @@ class Placed:
         box: where in the field ``profile`` lies.
         profile: change for an amplitude of 1, float32, within the box.
         outline: 1 where the lesion is whole, 0 beyond its support, float32, within the box.
-        volume_mm3: volume within the half-maximum surface.
+        volume_mm3: volume within the half-maximum surface, or that of the mask's voxels.
         largest: largest amplitude that it can have, where that has a limit.
     """
 
@@ -165,4 +165,7 @@ def render(shape: Shape, centre_voxel: Array64, grid: Grid) -> Placed | None:
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     profile = (change / peak).astype(np.float32)
     whole = profile if change is outline else (outline / peak).astype(np.float32)
-    return Placed(shape, centre_voxel, box, profile, whole, shape.volume_mm3)
+    volume = shape.volume_mm3
+    if volume is None:
+        volume = float(np.count_nonzero(whole >= np.float32(0.5)) * np.prod(grid.spacing))
+    return Placed(shape, centre_voxel, box, profile, whole, volume)
