@@ -49,6 +49,7 @@ class PhantomCase:
         site: where it was acquired; empty where there are no sites.
         cue: where the spurious cue is, bool ``(*S)``; None where there is none.
         distractors: what is known about each distractor.
+        distractor: where they are, bool ``(*S)``; None where there is none.
     """
 
     index: int
@@ -61,6 +62,7 @@ class PhantomCase:
     site: str
     cue: npt.NDArray[np.bool_] | None
     distractors: tuple[Lesion, ...]
+    distractor: npt.NDArray[np.bool_] | None
     _source: Phantoms = field(repr=False)
 
     @property
@@ -155,9 +157,8 @@ class Phantoms:
         shown = [(self.measure(one, site), one.placed) for one in (parts.lesions if lesions else ())]
         others = [(self.measure(one, site), one.placed) for one in parts.distractors]
         seen = self.clean(parts, [*shown, *others], cued)
-        masks = np.zeros((len(self.spec.classes), *self.grid.shape), bool)
-        for lesion, placed in shown:
-            masks[self.spec.classes.index(lesion.class_name)][placed.box] |= placed.mask
+        by_class = ((placed for lesion, placed in shown if lesion.class_name == name) for name in self.spec.classes)
+        masks = np.stack([self._union(own) for own in by_class])
         found = parts.present if lesions else ()
         return PhantomCase(
             index=index,
@@ -170,6 +171,7 @@ class Phantoms:
             site=site,
             cue=self._cue_mask() if cued else None,
             distractors=tuple(other for other, _ in others),
+            distractor=self._union(placed for _, placed in others) if others else None,
             _source=self,
         )
 
@@ -230,6 +232,13 @@ class Phantoms:
                     for one in draw_lesions({name: extreme}, background, taken, self.grid, rng, group):
                         for site in self.spec.scanners:
                             self.measure(one._replace(amplitude=spec.amplitude[1]), site)
+
+    def _union(self, all_placed: Iterable[Placed]) -> npt.NDArray[np.bool_]:
+        """Return the mask of several lesions ``(*S)``."""
+        mask = np.zeros(self.grid.shape, bool)
+        for placed in all_placed:
+            mask[placed.box] |= placed.mask
+        return mask
 
     def _cue_mask(self) -> npt.NDArray[np.bool_]:
         return np.ones(self.grid.shape, bool) if self._cue is None else cue_mask(self._cue)
