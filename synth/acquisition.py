@@ -114,11 +114,15 @@ def add_noise(spec: NoiseSpec, clean: Array32, noise: tuple[Array32 | Array64, .
     is ``level``.
     """
     if spec.kind == "poisson":
-        scale = level / spec.sd**2
-        mean = np.maximum(clean.astype(np.float64) * scale, 1e-9)
+        mean = mean_counts(spec, clean, level)
         counts = np.ceil(np.maximum(np.nan_to_num(special.pdtrik(noise[0], mean)), 0))
         below = np.maximum(counts - 1, 0)
         counts = np.where(special.pdtr(below, mean) >= noise[0], below, counts)
-        return np.asarray(counts / scale, np.float32)
+        return np.asarray(counts / (level / spec.sd**2), np.float32)
     noisy = np.asarray(clean + noise[0], np.float32)
     return noisy if len(noise) == 1 else np.asarray(np.sqrt(noisy**2 + noise[1] ** 2), np.float32)
+
+
+def mean_counts(spec: NoiseSpec, clean: Array32, level: float) -> Array64:
+    """Return the mean of Poisson counts ``(*S)`` where the picture without noise is ``clean``."""
+    return np.maximum(clean.astype(np.float64) * (level / spec.sd**2), 1e-9)

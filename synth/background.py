@@ -42,3 +42,10 @@ def inside(radius: Array32, surface: float, sharpness: np.float32 | Array32) -> 
     share = (np.float32(surface) - radius) * sharpness
     share += np.float32(0.5)
     return np.clip(share, 0, 1, out=share)
+
+
+def ellipse(x: Array32, y: Array32, place: tuple[float, float, float, float], sharpness: np.float32) -> Array32:
+    """Return the share of each voxel in an ellipse of ``place``, its middle and semi-axes in the units of x and y."""
+    middle_x, middle_y, width, length = map(np.float32, place)
+    radius = np.sqrt(((x - middle_x) / width) ** 2 + ((y - middle_y) / length) ** 2)
+    return inside(radius, 1.0, sharpness * min(width, length))

@@ -4,43 +4,43 @@ Where the anatomy is uniform, the noise Gaussian and one class of lesion is all 
 themselves and is exact. Elsewhere it is an upper bound: it is told the anatomy of the case, and sees the lesion in
 texture and Gaussian noise that fill the field. From that a reader could make what the image shows (fade the texture
 outside the tissue, top up the noise, take the magnitude with a second channel), so none does better from the image
-alone. Where neither holds (textures that are not Gaussian, scanners, cues), there is no reading.
+alone. Where neither holds (several lesions, scanners, cues, what else there is), it is told the lesions as well, save
+whether they are there (:mod:`synth.known`): a looser bound, and without places to score.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from synth.dataset import GENERATOR_VERSION
 from synth.files import DatasetError, read_nifti
+from synth.known import known
 from synth.lesion import where
 from synth.observer import Observer
 from synth.parts import UniformAnatomy
 from synth.phantom import Phantoms
-from synth.reading import plain, require
 from synth.records import OnCase, ignore
+from synth.scores import Estimate, Rated, against_the_rest, area, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from synth.background import Background
-    from synth.grid import Array32, Array64
+    from synth.grid import Array32
     from synth.observer import Bools
     from synth.spec import PhantomSpec
     from synth.verify import StoredSet
 
     Room = tuple[Bools | None, Bools | None]
 
-Kind = Literal["exact", "upper_bound"]
+Kind = Literal["exact", "upper_bound", "known_exactly"]
 SPLIT = "test"
 TEMPLATES = 128
 FAMILIES = ("ellipsoid", "gaussian", "ring")
-RESAMPLES = 1000
 
 
 class Seen(NamedTuple):
@@ -59,45 +59,29 @@ class Seen(NamedTuple):
     mask: Bools | None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A score with its 95 % bootstrap interval, over ``n`` cases."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
 def kind_of(spec: PhantomSpec) -> Kind:
-    """Return whether the reader is exact for a specification or bounds every reader from above.
-
-    Raises:
-        SpecError: it is neither.
-    """
-    one = "the observer reads cases of one lesion or none"
-    require(spec.task != "multilabel", "task", spec.task, f"not be multilabel: {one}")
-    for name, lesion in spec.lesions.items():
-        require(lesion.count == (1, 1), f"lesions.{name}.count", lesion.count, f"be 1: {one}")
-        # Textures and what fades are not one profile at a place; foci and spicules lie in more ways than a bank holds.
-        covered = lesion.family.kind in FAMILIES
-        require(
-            covered, f"lesions.{name}.family", lesion.family.kind, f"be one of {', '.join(FAMILIES)} for the observer"
-        )
-    for key in ("lumpy", "clustered_lumpy"):
-        rule = "be left out: the observer reads Gaussian texture (components, power_law)"
-        require(getattr(spec.texture, key) is None, f"texture.{key}", plain(getattr(spec.texture, key)), rule)
-    rule = "be gaussian or rician for the observer"
-    require(spec.noise.kind != "poisson", "noise.kind", spec.noise.kind, rule)
-    for key in ("acquisition", "sites", "cue", "distractors"):
-        rule = "be left out: the observer reads the object itself, and lesions alone"
-        require(not getattr(spec, key), key, plain(getattr(spec, key)), rule)
+    """Return how the reader of a specification stands to all others: exact, or a bound from above."""
+    lesions = spec.lesions.values()
+    single = spec.task != "multilabel" and all(lesion.count == (1, 1) for lesion in lesions)
+    # Textures and what fades are not one profile at a place; foci and spicules lie in more ways than a bank holds.
+    covered = single and all(lesion.family.kind in FAMILIES for lesion in lesions)
+    gaussian = not (spec.texture.lumpy or spec.texture.clustered_lumpy) and spec.noise.kind != "poisson"
+    bare = not (spec.acquisition or spec.sites or spec.cue or spec.distractors)
+    if not (covered and gaussian and bare):
+        return "known_exactly"
     exact = isinstance(spec.anatomy, UniformAnatomy) and spec.noise.kind == "gaussian" and len(spec.lesions) == 1
     return "exact" if exact else "upper_bound"
 
 
-def drawn(phantoms: Phantoms, indices: Sequence[int]) -> Iterator[Seen]:
+def drawn(phantoms: Phantoms, indices: Sequence[int]) -> Iterator[Seen | Rated]:
     """Yield cases of a specification and a seed."""
+    if kind_of(phantoms.spec) == "known_exactly":
+        return known(phantoms, indices)
+    return scanned(phantoms, indices)
+
+
+def scanned(phantoms: Phantoms, indices: Sequence[int]) -> Iterator[Seen]:
+    """Yield cases of a specification and a seed, for the reader that scans them for one lesion."""
     spec, seed = phantoms.spec, phantoms.seed
     if kind_of(spec) == "exact":
         for index in indices:
@@ -117,10 +101,10 @@ def drawn(phantoms: Phantoms, indices: Sequence[int]) -> Iterator[Seen]:
         yield _seen(residual, _rooms(phantoms, background), names, mask)
 
 
-def stored(found: StoredSet, cases: int | None = None) -> Iterator[Seen]:
+def stored(found: StoredSet, cases: int | None = None) -> Iterator[Seen | Rated]:
     """Yield the first ``cases`` (all if None) of the test split of a set on disk.
 
-    Where the reader is exact, they are the files. Where it is an upper bound, what it is told is not on disk, and
+    Where the reader is exact, they are the files. Where it is a bound, what it is told is not on disk, and
     drawn anew from the set's specification and seed.
 
     Raises:
@@ -130,11 +114,11 @@ def stored(found: StoredSet, cases: int | None = None) -> Iterator[Seen]:
     if not rows:
         raise DatasetError(f"{found.folder} has no case in its {SPLIT} split")
     phantoms = Phantoms(found.spec, found.info["seed"])
-    if kind_of(found.spec) == "upper_bound":
+    if kind_of(found.spec) != "exact":
         generator = f"synth {GENERATOR_VERSION}"
         if found.info["generator"] != generator:
             made = f"{found.folder} was made by {found.info['generator']}, not {generator}"
-            raise DatasetError(f"{made}: its anatomy cannot be drawn anew")
+            raise DatasetError(f"{made}: its cases cannot be drawn anew")
         yield from drawn(phantoms, [index for index, _ in rows])
         return
     for index, row in rows:
@@ -161,7 +145,7 @@ def _seen(residual: Array32, rooms: Mapping[str, Room], names: Sequence[str], ma
 
 def ceiling(
     spec: PhantomSpec,
-    cases: Iterator[Seen],
+    cases: Iterator[Seen | Rated],
     *,
     total: int,
     seed: int = 0,
@@ -173,89 +157,65 @@ def ceiling(
     For each class, against all other cases: ``image_auroc`` by the posterior probability of the class;
     ``pointing``, how often the voxel most likely to lie in the lesion's mask does; ``lroc``, the area under the
     localisation ROC curve, by the rating that maximises it, the posterior probability that the lesion covers that
-    voxel (Khurd and Gindi, IEEE Trans Med Imaging 24:1626, 2005). A score without cases is None.
+    voxel (Khurd and Gindi, IEEE Trans Med Imaging 24:1626, 2005). A score without cases is None, and so are pointing
+    and lroc where the reader is told places.
 
     Args:
         spec: what the cases were drawn from.
         cases: the cases.
         total: their number.
         seed: of the bank of shapes and of the bootstrap.
-        templates: number of shapes in the bank of each class.
+        templates: number of shapes in the bank of each class, where there is one.
         on_case: told the number of cases read and their total.
 
     Returns:
-        Plain data: name, kind, numbers, and the scores by class, each with its 95 % interval.
+        Plain data: name, kind, numbers (of cases, and of those with each class), and the scores by class, each with
+        its 95 % interval.
 
     Raises:
-        SpecError: the reader does not cover the specification, or a lesion finds no room.
+        SpecError: a lesion finds no room.
     """
     kind = kind_of(spec)
-    phantoms = Phantoms(spec)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-    readers = {
+    readers = {} if kind == "known_exactly" else _readers(spec, templates, rng)
+    readings = []
+    for done, case in enumerate(islice(cases, total), 1):
+        readings.append(_scan(case, readers) if isinstance(case, Seen) else case)
+        on_case(done, total)
+    ratings = np.array([reading.ratios for reading in readings])
+    if spec.task != "multilabel":
+        ratings = against_the_rest(ratings, spec.prevalence)
+    present = np.array([[name in reading.present for name in spec.lesions] for reading in readings])
+    scores: dict[str, dict[str, Estimate | None]] = {}
+    for number, name in enumerate(spec.lesions):
+        here, rating = present[:, number], ratings[:, number]
+        own = scores[name] = {"image_auroc": area(rating, here, np.ones(here.sum()), rng)}
+        own |= {"pointing": None, "lroc": None}
+        if readers:
+            hit = np.array([reading.hits and reading.hits[number] for reading in readings])[here]
+            peaks = np.array([reading.peaks and reading.peaks[number] for reading in readings])
+            joint = rating + np.log(np.maximum(peaks, np.finfo(np.float64).tiny))
+            own |= {"pointing": share(hit, rng), "lroc": area(joint, here, hit.astype(np.float64), rng)}
+    plain = {name: {key: vars(value) if value else None for key, value in own.items()} for name, own in scores.items()}
+    counts = dict(zip(spec.lesions, present.sum(axis=0).tolist(), strict=True))
+    return {"spec": spec.name, "kind": kind, "cases": len(readings), "cases_with": counts, "seed": seed,
+            "templates": templates if readers else None, "classes": plain}  # fmt: skip
+
+
+def _readers(spec: PhantomSpec, templates: int, rng: np.random.Generator) -> dict[str, Observer]:
+    phantoms = Phantoms(spec)
+    return {
         name: Observer.of(lesion, phantoms.texture, phantoms.grid, f"lesions.{name}", templates, rng)
         for name, lesion in spec.lesions.items()
     }
-    truth: list[str | None] = []
-    ratios, peaks, hits = [], [], []
-    for done, case in enumerate(islice(cases, total), 1):
-        readings = [reader.read(case.residual, *case.rooms[name]) for name, reader in readers.items()]
-        places = [int(reading.inside.argmax()) for reading in readings]
-        truth.append(case.class_name)
-        ratios.append([reading.log_ratio for reading in readings])
-        peaks.append([float(reading.inside.flat[place]) for reading, place in zip(readings, places, strict=True)])
-        hits.append([case.mask is not None and bool(case.mask.flat[place]) for place in places])
-        on_case(done, total)
-    ratings = _against_the_rest(np.array(ratios), spec.prevalence)
-    joint = ratings + np.log(np.maximum(peaks, np.finfo(np.float64).tiny))
-    scores = {}
-    for number, name in enumerate(readers):
-        present = np.array([known == name for known in truth])
-        hit = np.array(hits)[present, number]
-        scores[name] = {
-            "image_auroc": _area(ratings[:, number], present, np.ones(len(hit)), rng),
-            "pointing": _share(hit, rng),
-            "lroc": _area(joint[:, number], present, hit.astype(np.float64), rng),
-        }
-    plain = {name: {key: vars(value) if value else None for key, value in own.items()} for name, own in scores.items()}
-    return {"spec": spec.name, "kind": kind, "cases": len(truth), "seed": seed, "templates": templates,
-            "classes": plain}  # fmt: skip
 
 
-def _against_the_rest(ratios: Array64, prevalence: float) -> Array64:
-    """Return the log odds of each class up to a constant ``(N, K)`` from its log likelihood ratio to normal."""
-    classes = ratios.shape[1]
-    with np.errstate(divide="ignore"):
-        normal, lesion = np.log([1 - prevalence, prevalence / classes])
-    odds = np.empty_like(ratios)
-    for number in range(classes):
-        others = np.delete(ratios, number, axis=1) + lesion
-        rest = np.logaddexp.reduce(np.column_stack([np.full(len(ratios), normal), others]), axis=1)
-        odds[:, number] = ratios[:, number] - np.where(np.isfinite(rest), rest, 0)
-    return odds
-
-
-def _area(ratings: Array64, present: Bools, credit: Array64, rng: np.random.Generator) -> Estimate | None:
-    """Return the mean credit of the cases with the class that are rated above one without; ties count half."""
-    high, low = ratings[present, np.newaxis], ratings[~present]
-    if not high.size or not low.size:
-        return None
-    wins = credit[:, np.newaxis] * ((high > low) + 0.5 * (high == low))
-    first, second = (_resample(len(axis), rng) for axis in (high, low))
-    return _estimate(float(wins.mean()), ((first @ wins) * second).sum(axis=1) / wins.size, len(ratings))
-
-
-def _share(hit: Bools, rng: np.random.Generator) -> Estimate | None:
-    if not hit.size:
-        return None
-    return _estimate(float(hit.mean()), _resample(len(hit), rng) @ hit / len(hit), len(hit))
-
-
-def _resample(n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return how often each of ``n`` cases is in each bootstrap resample ``(R, n)``."""
-    return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
-
-
-def _estimate(value: float, resampled: Array64, n: int) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), n)
+def _scan(case: Seen, readers: Mapping[str, Observer]) -> Rated:
+    readings = [reader.read(case.residual, *case.rooms[name]) for name, reader in readers.items()]
+    places = [int(reading.inside.argmax()) for reading in readings]
+    return Rated(
+        () if case.class_name is None else (case.class_name,),
+        [reading.log_ratio for reading in readings],
+        [float(reading.inside.flat[place]) for reading, place in zip(readings, places, strict=True)],
+        [case.mask is not None and bool(case.mask.flat[place]) for place in places],
+    )

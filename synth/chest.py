@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from synth.background import Background, inside
+from synth.background import Background, ellipse, inside
 from synth.parts import Range  # noqa: TC001 - annotations are read to read YAML
 from synth.reading import require
 
@@ -76,9 +76,9 @@ def draw_chest(spec: ChestAnatomy, grid: Grid, rng: np.random.Generator) -> Back
     lungs = inside(
         (np.abs(across) ** 2.6 + np.abs(along) ** 2.6) ** np.float32(1 / 2.6), 1.0, voxels * np.float32(0.36)
     )
-    dome = _ellipse(beside, height, (DOME[0], DOME[1] + breath, DOME[2], DOME[3]), voxels)
-    heart = _ellipse(side, height, (HEART[0], HEART[1] + breath / 2, HEART[2] * heart_scale, HEART[3]), voxels)
-    vessels = _ellipse(beside, height, (0.13, 0.02, 0.15, 0.3), voxels * np.float32(0.25))
+    dome = ellipse(beside, height, (DOME[0], DOME[1] + breath, DOME[2], DOME[3]), voxels)
+    heart = ellipse(side, height, (HEART[0], HEART[1] + breath / 2, HEART[2] * heart_scale, HEART[3]), voxels)
+    vessels = ellipse(beside, height, (0.13, 0.02, 0.15, 0.3), voxels * np.float32(0.25))
     lungs = lungs * (1 - dome)
     clear = lungs * (1 - heart)
 
@@ -109,10 +109,3 @@ def _ribs(beside: Array32, height: Array32, tilt: float, phase: float, voxels: n
         band = inside(off, 0.034, voxels)
         ribs = np.maximum(ribs, band * (np.float32(0.65) + np.float32(0.35) * inside(-off, -0.022, voxels)))
     return ribs * inside(beside, 0.9, voxels) * inside(-beside, -0.06, voxels)
-
-
-def _ellipse(side: Array32, height: Array32, place: tuple[float, float, float, float], voxels: np.float32) -> Array32:
-    """Return the share of each voxel in an ellipse of ``place``: middle and semi-axes."""
-    x, y, width, tall = map(np.float32, place)
-    radius = np.sqrt(((side - x) / width) ** 2 + ((height - y) / tall) ** 2)
-    return inside(radius, 1.0, voxels * min(width, tall))

@@ -36,7 +36,8 @@ class Lesion:
         cnr: unsigned ``delta`` over the standard deviation of texture and noise.
         dprime: detectability of the lesion known exactly.
         voxels: voxels of its mask.
-        volume_mm3: volume within the half-maximum surface; in 2D, its area times the slice of 1 mm.
+        volume_mm3: volume within the half-maximum surface (of a cluster and of what fades, of the mask's voxels); in
+            2D, its area times the slice of 1 mm.
     """
 
     class_name: str

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from synth.background import Background, inside
+from synth.background import Background, ellipse, inside
 from synth.parts import Range  # noqa: TC001 - annotations are read to read YAML
 from synth.reading import require
 
 if TYPE_CHECKING:
-    from synth.grid import Array32, Grid
+    from synth.grid import Grid
 
 # Ellipses in mm, seen from above, the middle of the midbrain at 0: place right and front, half-width, half-length.
 TEGMENTUM = (0.0, -3.0, 13.5, 11.0)
@@ -75,10 +75,10 @@ def draw_midbrain(spec: MidbrainAnatomy, grid: Grid, rng: np.random.Generator) -
     voxels = np.float32(scale / grid.spacing.mean())  # in a mm of the drawing
     beside = np.abs(right)
 
-    cistern = _ellipse(right, front, CISTERN, voxels)
-    solid = np.maximum(_ellipse(right, front, TEGMENTUM, voxels), _ellipse(beside, front, PEDUNCLE, voxels))
-    solid *= (1 - _ellipse(right, front, FOSSA, voxels)) * (1 - _ellipse(right, front, AQUEDUCT, voxels))
-    nucleus = _ellipse(beside, front, NUCLEUS, voxels) * solid
+    cistern = ellipse(right, front, CISTERN, voxels)
+    solid = np.maximum(ellipse(right, front, TEGMENTUM, voxels), ellipse(beside, front, PEDUNCLE, voxels))
+    solid *= (1 - ellipse(right, front, FOSSA, voxels)) * (1 - ellipse(right, front, AQUEDUCT, voxels))
+    nucleus = ellipse(beside, front, NUCLEUS, voxels) * solid
 
     turn = np.deg2rad(ANGLE)
     along = (beside - CRESCENT_PLACE[0]) * np.float32(np.cos(turn)) + (front - CRESCENT_PLACE[1]) * np.float32(
@@ -104,10 +104,3 @@ def draw_midbrain(spec: MidbrainAnatomy, grid: Grid, rng: np.random.Generator) -
         parts={"crescents": tissue & (crescents > np.float32(0.5))},
         structures={"crescents": added},
     )
-
-
-def _ellipse(right: Array32, front: Array32, place: tuple[float, float, float, float], voxels: np.float32) -> Array32:
-    """Return the share of each voxel in an ellipse of ``place``: middle and semi-axes, right and front, in mm."""
-    x, y, width, length = map(np.float32, place)
-    radius = np.sqrt(((right - x) / width) ** 2 + ((front - y) / length) ** 2)
-    return inside(radius, 1.0, voxels * min(width, length))

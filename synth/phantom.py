@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -10,28 +11,26 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from synth.acquisition import add_noise, draw_bias, draw_noise, pass_through, transfer
+from synth.acquisition import add_noise, draw_bias, pass_through, transfer
 from synth.anatomy import draw_background
+from synth.chance import draw_classes, draw_lesions, draw_parts
 from synth.cue import SiteCue, cue_mask
-from synth.families import StructureLossFamily
 from synth.grid import Array32, Array64, Grid
-from synth.lesion import Lesion, draw_shape, place, where
+from synth.lesion import Lesion
 from synth.reading import SpecError, plain_text
 from synth.spec import NORMAL, PhantomSpec
 from synth.texture import Texture
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from synth.background import Background
-    from synth.parts import LesionSpec
+    from synth.chance import Drawn, Parts
     from synth.shape import Placed
 
 
 # No lesion may be brighter than this; bone and skin are at about 1, and darkness ends at 0.
 BRIGHTEST = 2.0
-# Dotted key, class, place and amplitude of a lesion.
-Drawn = tuple[str, "LesionSpec", "Placed", float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,7 @@ class PhantomCase:
         site: where it was acquired; empty where there are no sites.
         cue: where the spurious cue is, bool ``(*S)``; None where there is none.
         distractors: what is known about each distractor.
+        distractor: where they are, bool ``(*S)``; None where there is none.
     """
 
     index: int
@@ -62,6 +62,7 @@ class PhantomCase:
     site: str
     cue: npt.NDArray[np.bool_] | None
     distractors: tuple[Lesion, ...]
+    distractor: npt.NDArray[np.bool_] | None
     _source: Phantoms = field(repr=False)
 
     @property
@@ -114,6 +115,11 @@ class Phantoms:
     def _transfers(self) -> dict[str, npt.NDArray[np.complex64]]:
         return {site: transfer(scanner, self.grid) for site, scanner in self.spec.scanners.items()}
 
+    @cached_property
+    def _cue(self) -> Array32 | None:
+        """What the cue adds to the picture ``(*S)``; None if it is a site, or there is none."""
+        return None if self.spec.cue is None or isinstance(self.spec.cue, SiteCue) else self.spec.cue.change(self.grid)
+
     @property
     def texture(self) -> Texture:
         """The random field of texture and noise, as the first site sees it."""
@@ -145,54 +151,69 @@ class Phantoms:
         index = operator.index(index)
         if index < 0:
             raise IndexError(f"case {index} does not exist: cases are counted from 0 and have no end")
-        rng = np.random.default_rng([self.seed, index])
-        present = self._draw_classes(rng)
-        background = draw_background(self.spec.anatomy, self.grid, rng)
-        taken = np.zeros(self.grid.shape, bool)
-        drawn = self._draw_lesions({name: self.spec.lesions[name] for name in present}, background, taken, rng)
-        texture = self.texture.draw(rng)
-        noise = draw_noise(self.spec.noise, self.grid.shape, rng)
-        distractors = self._draw_distractors(background, taken, rng)
-        agrees = self.spec.cue is not None and self._draw_cue(present, rng)
-        site = self._draw_site(rng, cued=agrees and cue)
-        scanner = self.spec.scanners[site]
-        bias = draw_bias(scanner, self.grid, rng)
-
-        clean = background.image + background.texture * texture
-        masks = np.zeros((len(self.spec.classes), *self.grid.shape), bool)
-        known: list[Lesion] = []
-        for key, spec, lesion, amplitude in drawn if lesions else ():
-            known.append(self._measure(key, spec, lesion, amplitude, site))
-            clean[lesion.box] += np.float32(known[-1].delta) * lesion.profile
-            masks[self.spec.classes.index(known[-1].class_name)][lesion.box] |= lesion.mask
-        others = [self._measure(key, spec, lesion, amplitude, site) for key, spec, lesion, amplitude in distractors]
-        for other, (_, _, lesion, _) in zip(others, distractors, strict=True):
-            clean[lesion.box] += np.float32(other.delta) * lesion.profile
-        seen = clean if bias is None else clean * bias
-        if scanner.transfers:
-            seen = pass_through(seen, self._transfers[site])
-        where_cue = None
-        if agrees and cue:
-            seen, where_cue = self._add_cue(seen)
-        found = tuple(name for name in present if lesions)
+        parts = self.parts(index)
+        cued = self.cued(parts, parts.present) and cue
+        site = self.site(parts, cued)
+        shown = [(self.measure(one, site), one.placed) for one in (parts.lesions if lesions else ())]
+        others = [(self.measure(one, site), one.placed) for one in parts.distractors]
+        seen = self.clean(parts, [*shown, *others], cued)
+        by_class = ((placed for lesion, placed in shown if lesion.class_name == name) for name in self.spec.classes)
+        masks = np.stack([self._union(own) for own in by_class])
+        found = parts.present if lesions else ()
         return PhantomCase(
             index=index,
-            image=add_noise(self.spec.noise, seen, noise, self.spec.anatomy.level),
+            image=add_noise(self.spec.noise, seen, parts.noise, self.spec.anatomy.level),
             masks=masks,
             label=self._label(found),
             label_text="|".join(found) or NORMAL,
-            lesions=tuple(known),
+            lesions=tuple(lesion for lesion, _ in shown),
             affine=self.grid.affine.copy(),
             site=site,
-            cue=where_cue,
-            distractors=tuple(others),
+            cue=self._cue_mask() if cued else None,
+            distractors=tuple(other for other, _ in others),
+            distractor=self._union(placed for _, placed in others) if others else None,
             _source=self,
         )
+
+    def parts(self, index: int, present: tuple[str, ...] | None = None) -> Parts:
+        """Draw what case ``index`` is made of; with the classes ``present``, what it would be made of with them.
+
+        Raises:
+            SpecError: a lesion found no room in the tissue.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        return draw_parts(self.spec, self.grid, self.texture, rng, present)
+
+    def cued(self, parts: Parts, present: tuple[str, ...]) -> bool:
+        """Return whether the cue is there, in a case of those parts with the classes ``present``."""
+        return self.spec.cue is not None and parts.agrees == (self.spec.cued_class in present)
+
+    def site(self, parts: Parts, cued: bool) -> str:
+        """Return the site of a case: the cue, if it is one and there."""
+        return self.spec.cue.site if cued and isinstance(self.spec.cue, SiteCue) else parts.elsewhere
+
+    def bias(self, parts: Parts, site: str) -> Array32 | None:
+        """Return the bias field of a case ``(*S)``, the same each time; None if there is none."""
+        scanner = self.spec.scanners[site]
+        return draw_bias(scanner, self.grid, deepcopy(parts.rest)) if scanner.bias else None
+
+    def clean(self, parts: Parts, changes: Iterable[tuple[Lesion, Placed]], cued: bool) -> Array32:
+        """Return what the scanner sees of a case with those changes, noise apart ``(*S)``."""
+        site = self.site(parts, cued)
+        scanner, bias = self.spec.scanners[site], self.bias(parts, site)
+        seen = parts.background.image + parts.background.texture * parts.texture
+        for lesion, placed in changes:
+            seen[placed.box] += np.float32(lesion.delta) * placed.profile
+        if bias is not None:
+            seen = seen * bias
+        if scanner.transfers:
+            seen = pass_through(seen, self._transfers[site])
+        return seen + self._cue if cued and self._cue is not None else seen
 
     def background(self, index: int) -> Background:
         """Draw the background of case ``index`` alone, before texture, lesions and noise."""
         rng = np.random.default_rng([self.seed, index])
-        self._draw_classes(rng)
+        draw_classes(self.spec, rng)
         return draw_background(self.spec.anatomy, self.grid, rng)
 
     def check(self) -> None:
@@ -208,77 +229,27 @@ class Phantoms:
                 for radius in spec.radius_mm:
                     extreme = replace(spec, radius_mm=(radius, radius), count=(1, 1))
                     taken = np.zeros(self.grid.shape, bool)
-                    for key, _, lesion, _ in self._draw_lesions({name: extreme}, background, taken, rng, group):
+                    for one in draw_lesions({name: extreme}, background, taken, self.grid, rng, group):
                         for site in self.spec.scanners:
-                            self._measure(key, spec, lesion, spec.amplitude[1], site)
+                            self.measure(one._replace(amplitude=spec.amplitude[1]), site)
 
-    def _draw_cue(self, present: tuple[str, ...], rng: np.random.Generator) -> bool:
-        """Draw whether the cue is there: as its class is, with the probability of its dose."""
-        assert self.spec.cue is not None
-        tied = self.spec.cue.tied_to or next(iter(self.spec.lesions))
-        return bool((rng.random() < self.spec.cue.dose) == (tied in present))
+    def _union(self, all_placed: Iterable[Placed]) -> npt.NDArray[np.bool_]:
+        """Return the mask of several lesions ``(*S)``."""
+        mask = np.zeros(self.grid.shape, bool)
+        for placed in all_placed:
+            mask[placed.box] |= placed.mask
+        return mask
 
-    def _draw_site(self, rng: np.random.Generator, *, cued: bool) -> str:
-        """Draw the site; one that is a cue is taken where the cue is, and nowhere else."""
-        if not self.spec.sites:
-            return ""
-        cue = self.spec.cue
-        own = cue.site if isinstance(cue, SiteCue) else None
-        others = [name for name in self.spec.sites if name != own]
-        drawn = others[rng.integers(len(others))]
-        return own if own is not None and cued else drawn
+    def _cue_mask(self) -> npt.NDArray[np.bool_]:
+        return np.ones(self.grid.shape, bool) if self._cue is None else cue_mask(self._cue)
 
-    def _add_cue(self, seen: Array32) -> tuple[Array32, npt.NDArray[np.bool_]]:
-        """Return the picture with the cue, and where it is."""
-        if self.spec.cue is None or isinstance(self.spec.cue, SiteCue):
-            return seen, np.ones(self.grid.shape, bool)
-        change = self.spec.cue.change(self.grid)
-        return seen + change, cue_mask(change)
+    def measure(self, drawn: Drawn, site: str) -> Lesion:
+        """Turn the drawn amplitude (d′, CNR or delta) into all three, which are proportional.
 
-    def _draw_distractors(
-        self, background: Background, taken: npt.NDArray[np.bool_], rng: np.random.Generator
-    ) -> list[Drawn]:
-        specs = self.spec.distractors or {}
-        here = {name: spec for name, spec in specs.items() if rng.random() < spec.prevalence}
-        return self._draw_lesions(here, background, taken, rng, group="distractors")
-
-    def _draw_classes(self, rng: np.random.Generator) -> tuple[str, ...]:
-        names = tuple(self.spec.lesions)
-        if self.spec.task == "multilabel":
-            present = rng.random(len(names)) < self.spec.prevalence
-            return tuple(name for name, here in zip(names, present, strict=True) if here)
-        abnormal, which = rng.random() < self.spec.prevalence, rng.integers(len(names))
-        return (names[which],) if abnormal else ()
-
-    def _draw_lesions(
-        self,
-        specs: Mapping[str, LesionSpec],
-        background: Background,
-        taken: npt.NDArray[np.bool_],
-        rng: np.random.Generator,
-        group: str = "lesions",
-    ) -> list[Drawn]:
-        """Draw place and amplitude of each lesion; none touches another, and ``taken`` gains their supports."""
-        drawn = []
-        for name, spec in specs.items():
-            key = f"{group}.{name}"
-            region = background.region(spec.tissue or "tissue")
-            structure = None
-            if isinstance(spec.family, StructureLossFamily):
-                structure = background.structures[spec.family.structure]
-            for _ in range(rng.integers(spec.count[0], spec.count[1] + 1)):
-                shape = draw_shape(spec, len(self.grid.shape), key, rng)
-                amplitude = float(rng.uniform(*spec.amplitude))
-                free, middles = where(spec, region, taken, self.grid, key)
-                if structure is not None:  # what fades ends with the structure
-                    free = ~taken
-                placed = place(shape, free, self.grid, key, rng, middles=middles, structure=structure)
-                taken[placed.box] |= placed.outline > 0
-                drawn.append((key, spec, placed, amplitude))
-        return drawn
-
-    def _measure(self, key: str, spec: LesionSpec, lesion: Placed, amplitude: float, site: str) -> Lesion:
-        """Turn the drawn amplitude (d′, CNR or delta) into all three, which are proportional."""
+        Raises:
+            SpecError: it would leave the range of intensities.
+        """
+        key, spec, lesion, amplitude = drawn
         texture = self.textures[site]
         unit = np.zeros(self.grid.shape, np.float32)
         unit[lesion.box] = lesion.profile
@@ -293,7 +264,7 @@ class Phantoms:
                 problem = f"is {plain_text(spec.amplitude)} but asks for a change of {change:.3g}: {largest:.3g} is all"
                 raise SpecError(f"{problem} {rest}", key=f"{key}.{spec.control}")
         return Lesion(
-            class_name=key.partition(".")[2],
+            class_name=drawn.class_name,
             family=spec.family.kind,
             centre_mm=_floats(self.grid.to_mm(lesion.centre_voxel)),
             centre_voxel=_floats(lesion.centre_voxel),

@@ -22,8 +22,8 @@ class Shape(Protocol):
         """The ellipsoid that it is built on."""
 
     @property
-    def volume_mm3(self) -> float:
-        """Volume within the half-maximum surface; in 2D, the area times 1 mm."""
+    def volume_mm3(self) -> float | None:
+        """Volume within the half-maximum surface; in 2D, the area times 1 mm; None to count its mask's voxels."""
 
     @property
     def reach_mm(self) -> Array64:
@@ -106,6 +106,23 @@ def soft_edge(distance: Array64, edge_mm: float) -> Array64:
 
 
 @dataclass(frozen=True)
+class Framed:
+    """A shape of its frame's volume and, if it does not say otherwise, of its frame's extent."""
+
+    frame: Ellipsoid
+
+    @property
+    def volume_mm3(self) -> float:
+        """Volume of the frame."""
+        return self.frame.volume_mm3
+
+    @property
+    def reach_mm(self) -> Array64:
+        """Half the box ``(D,)`` that holds its support."""
+        return self.frame.reach_mm
+
+
+@dataclass(frozen=True)
 class Placed:
     """A shape in its place.
 
@@ -115,7 +132,7 @@ class Placed:
         box: where in the field ``profile`` lies.
         profile: change for an amplitude of 1, float32, within the box.
         outline: 1 where the lesion is whole, 0 beyond its support, float32, within the box.
-        volume_mm3: volume within the half-maximum surface.
+        volume_mm3: volume within the half-maximum surface, or that of the mask's voxels.
         largest: largest amplitude that it can have, where that has a limit.
     """
 
@@ -148,4 +165,7 @@ def render(shape: Shape, centre_voxel: Array64, grid: Grid) -> Placed | None:
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     profile = (change / peak).astype(np.float32)
     whole = profile if change is outline else (outline / peak).astype(np.float32)
-    return Placed(shape, centre_voxel, box, profile, whole, shape.volume_mm3)
+    volume = shape.volume_mm3
+    if volume is None:
+        volume = float(np.count_nonzero(whole >= np.float32(0.5)) * np.prod(grid.spacing))
+    return Placed(shape, centre_voxel, box, profile, whole, volume)

@@ -146,6 +146,11 @@ class PhantomSpec:
         """The scanner of each site; one without a name where there are no sites."""
         return dict(self.sites) if self.sites else {"": self.acquisition or AcquisitionSpec()}
 
+    @property
+    def cued_class(self) -> str | None:
+        """The class that the cue gives away; None if there is no cue."""
+        return None if self.cue is None else self.cue.tied_to or next(iter(self.lesions))
+
     def reversed(self) -> PhantomSpec:
         """Return the same specification with the cue's dose reversed."""
         return self if self.cue is None else replace(self, cue=replace(self.cue, dose=1 - self.cue.dose))

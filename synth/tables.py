@@ -23,15 +23,14 @@ def ceiling_table(scores: Mapping[str, Any]) -> Table:
     for name in ("with it", "image AUROC", "pointing", "LROC area"):
         table.add_column(name, justify="right")
     for name, own in scores["classes"].items():
-        positives = own["pointing"]["n"] if own["pointing"] else 0
         cells = (_interval(own[key]) for key in ("image_auroc", "pointing", "lroc"))
-        table.add_row(name, str(positives), *cells)
+        table.add_row(name, str(scores["cases_with"][name]), *cells)
     return table
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:
-    if estimate is None:
-        return "no cases"
+    if estimate is None:  # no cases, or no places to find
+        return "-"
     return f"{estimate['value']:.3f}\n({estimate['low']:.3f}-{estimate['high']:.3f})"
 
 

@@ -15,6 +15,8 @@ from synth.lumpy import ClusteredLumpy, Lumpy
 from synth.spectra import gaussian_power, multiplicity, power_law
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from synth.acquisition import AcquisitionSpec
     from synth.grid import Array32, Array64, Grid
     from synth.parts import NoiseSpec, TextureSpec
@@ -76,6 +78,11 @@ class Texture:
         """
         spectrum = fft.rfftn(profile.astype(np.float64))
         return float(np.sqrt(np.sum(self._weight * (spectrum.real**2 + spectrum.imag**2))))
+
+    def products(self, profiles: Sequence[Array32]) -> Array64:
+        """Return the prewhitened products of known profiles with one another ``(K, K)``, d′² on the diagonal."""
+        spectra = [fft.rfftn(profile.astype(np.float64)) for profile in profiles]
+        return np.array([[np.sum(self._weight * (a.conj() * b).real) for b in spectra] for a in spectra])
 
 
 def texture_power(texture: TextureSpec, grid: Grid) -> Array64:

@@ -11,7 +11,19 @@ import numpy as np
 from synth.dataset import JOURNAL, SHARD
 from synth.files import DatasetError, Voxels, case_hash, read_nifti
 from synth.grid import Grid
-from synth.records import CUE, INDEX, OnCase, case_columns, count, folders, ignore, lesion_columns, set_hash
+from synth.records import (
+    EXTRAS,
+    INDEX,
+    OnCase,
+    case_columns,
+    count,
+    extra_key,
+    folders,
+    ignore,
+    lesion_columns,
+    set_hash,
+    tables,
+)
 from synth.spec import NORMAL, PhantomSpec
 
 if TYPE_CHECKING:
@@ -19,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Row = dict[str, str]
+DISTRACTOR = extra_key("distractor")
 
 
 class StoredSet(NamedTuple):
@@ -30,6 +43,7 @@ class StoredSet(NamedTuple):
         spec: what it was drawn from.
         cases: rows of ``cases.csv``.
         lesions: rows of ``lesions.csv`` by case.
+        distractors: rows of ``distractors.csv`` by case; empty where there is none.
     """
 
     folder: Path
@@ -37,6 +51,7 @@ class StoredSet(NamedTuple):
     spec: PhantomSpec
     cases: Sequence[Row]
     lesions: Mapping[str, Sequence[Row]]
+    distractors: Mapping[str, Sequence[Row]]
 
     def masks(self, row: Row) -> dict[str, Path]:
         """Return the mask files of a case by class."""
@@ -67,10 +82,16 @@ def open_set(folder: Path) -> StoredSet:
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / INDEX} is damaged: {' '.join(str(error).split())}") from None
     cases = _rows(folder / "cases.csv", case_columns(info))
-    lesions: dict[str, list[Row]] = {}
-    for row in _rows(folder / "lesions.csv", lesion_columns(len(spec.shape))):
-        lesions.setdefault(row["case"], []).append(row)
-    return StoredSet(folder, info, spec, cases, lesions)
+    names, columns = tables(info)[1:], lesion_columns(len(spec.shape))
+    found = {name: _by_case(_rows(folder / name, columns)) for name in names}
+    return StoredSet(folder, info, spec, cases, found["lesions.csv"], found.get("distractors.csv", {}))
+
+
+def _by_case(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["case"], []).append(row)
+    return found
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -111,7 +132,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
     try:
         image, affine = read_nifti(stored.folder / row["image"])
         read = {name: read_nifti(path) for name, path in stored.masks(row).items()}
-        cue = {CUE: read_nifti(stored.folder / row["cue"])} if row.get("cue") else {}
+        extra = {extra_key(name): read_nifti(stored.folder / row[name]) for name in EXTRAS if row.get(name)}
     except DatasetError as error:
         yield str(error)
         return
@@ -119,7 +140,7 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
         yield f"the image's shape is {image.shape}"
     if not np.allclose(affine, grid.affine, rtol=1e-6, atol=1e-4):
         yield "the image's affine is not the set's"
-    for name, (mask, mask_affine) in {**read, **cue}.items():
+    for name, (mask, mask_affine) in {**read, **extra}.items():
         if mask.shape != image.shape or not np.array_equal(mask_affine, affine):
             yield f"the mask of {name} has another shape or affine than the image"
         elif not mask.any() or mask.max() > 1:
@@ -127,8 +148,12 @@ def _case_problems(stored: StoredSet, row: Row) -> Iterator[str]:
     if set(row["label"].split("|")) - {NORMAL} != set(read):
         yield f"the label {row['label']} does not agree with the masks of {', '.join(read) or 'no class'}"
     masks = {name: mask for name, (mask, _) in read.items()}
+    others = {name: mask for name, (mask, _) in extra.items()}
     yield from _lesion_problems(stored.lesions.get(row["case"], ()), masks)
-    if case_hash(image, {**masks, **{name: mask for name, (mask, _) in cue.items()}}, affine) != row["hash"]:
+    distractors = [{**own, "class": DISTRACTOR} for own in stored.distractors.get(row["case"], ())]
+    shown = {DISTRACTOR: others[DISTRACTOR]} if DISTRACTOR in others else {}
+    yield from _lesion_problems(distractors, shown, "distractors.csv")
+    if case_hash(image, {**masks, **others}, affine) != row["hash"]:
         yield "the content is not what was generated (another hash)"
     if row.get("twin"):
         yield from _twin_problems(stored, row, image)
@@ -146,27 +171,26 @@ def _twin_problems(stored: StoredSet, row: Row, image: Voxels) -> Iterator[str]:
         yield "the twin is not what was generated (another hash)"
 
 
-def _lesion_problems(lesions: Sequence[Row], masks: Mapping[str, Voxels]) -> Iterator[str]:
+def _lesion_problems(lesions: Sequence[Row], masks: Mapping[str, Voxels], table: str = "lesions.csv") -> Iterator[str]:
     voxels = dict.fromkeys(masks, 0)
     for lesion in lesions:
         voxels[lesion["class"]] = voxels.get(lesion["class"], 0) + int(lesion["voxels"])
     for name, expected in voxels.items():
         got = int(np.count_nonzero(masks[name])) if name in masks else 0
         if got != expected:
-            yield f"the mask of {name} has {got} voxels, its lesions in lesions.csv {expected}"
+            yield f"the mask of {name} has {got} voxels, its rows in {table} {expected}"
 
 
 def _set_problems(stored: StoredSet) -> Iterator[str]:
     info, folder = stored.info, stored.folder
-    digest = set_hash(info, (folder / "cases.csv").read_bytes(), (folder / "lesions.csv").read_bytes())
-    if digest != info["hash"]:
-        yield "cases.csv, lesions.csv or dataset.json was changed (another hash of the whole)"
+    names = tables(info)
+    if set_hash(info, [(folder / name).read_bytes() for name in names]) != info["hash"]:
+        yield f"{', '.join(names)} or dataset.json was changed (another hash of the whole)"
     if count(((row["split"], row["label"]) for row in stored.cases), info["splits"]) != info["counts"]:
         yield "the numbers of cases are not those in dataset.json"
     named = {folder / row["image"] for row in stored.cases}
     named |= {path for row in stored.cases for path in stored.masks(row).values()}
-    named |= {folder / row["twin"] for row in stored.cases if row.get("twin")}
-    named |= {folder / row["cue"] for row in stored.cases if row.get("cue")}
+    named |= {folder / row[name] for row in stored.cases for name in (*EXTRAS, "twin") if row.get(name)}
     strays = {path for part in folders(info) for path in (folder / part).iterdir()} - named
     if strays:
         yield f"{len(strays)} files belong to no case, such as {min(strays).relative_to(folder)}"

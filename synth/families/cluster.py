@@ -70,13 +70,7 @@ class Cluster:
     frame: Ellipsoid
     places_mm: Array64
     focus_mm: float
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume of all foci; in 2D, their area times 1 mm."""
-        dimensions = len(self.frame.radii_mm)
-        ball = Ellipsoid(np.full(dimensions, self.focus_mm), np.eye(dimensions), 0)
-        return len(self.places_mm) * ball.volume_mm3
+    volume_mm3 = None  # of foci of a few voxels each, what the grid holds of them is the volume
 
     @property
     def reach_mm(self) -> Array64:

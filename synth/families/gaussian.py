@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from synth.shape import Ellipsoid, soft_edge
+from synth.families.plain import PlainFamily
+from synth.shape import Framed, soft_edge
 
 if TYPE_CHECKING:
     from synth.grid import Array64
-    from synth.shape import Offsets
+    from synth.shape import Ellipsoid, Offsets
 
 # The tail is brought to nothing here, in semi-axes of the half-maximum surface: it is at 1/16 there.
 TAIL = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianFamily:
+class GaussianFamily(PlainFamily):
     """A Gaussian blob; its radius is that of half its maximum.
 
     Its tail is cut at twice that radius, over the class's ``edge_mm``, so that its support ends.
@@ -27,25 +28,14 @@ class GaussianFamily:
     kind: Literal["gaussian"] = "gaussian"
     reach = TAIL
 
-    def finest_mm(self, shortest: float) -> float:
-        """Return the shortest semi-axis."""
-        return shortest
-
     def shape(self, frame: Ellipsoid, rng: np.random.Generator) -> GaussianBlob:
         """Return the blob of the frame's half-maximum surface."""
         return GaussianBlob(frame)
 
 
 @dataclass(frozen=True)
-class GaussianBlob:
+class GaussianBlob(Framed):
     """A Gaussian blob whose half-maximum surface is its frame's."""
-
-    frame: Ellipsoid
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume of the frame."""
-        return self.frame.volume_mm3
 
     @property
     def reach_mm(self) -> Array64:

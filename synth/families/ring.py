@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from synth.reading import require
-from synth.shape import Ellipsoid, soft_edge
+from synth.shape import Framed, soft_edge
 
 if TYPE_CHECKING:
     import numpy as np
 
     from synth.grid import Array64
-    from synth.shape import Offsets
+    from synth.shape import Ellipsoid, Offsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +44,11 @@ class RingFamily:
 
 
 @dataclass(frozen=True)
-class Ring:
-    """A ring whose outer surface is its frame's; the unit change is the rim's largest."""
+class Ring(Framed):
+    """A ring whose outer surface is its frame's; the unit change is the rim's largest. Its volume includes the core."""
 
-    frame: Ellipsoid
     rim: float
     core: float
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume of the frame, core included."""
-        return self.frame.volume_mm3
-
-    @property
-    def reach_mm(self) -> Array64:
-        """Half the box ``(D,)`` that holds its support."""
-        return self.frame.reach_mm
 
     def paint(self, offsets: Offsets, spacing: Array64) -> tuple[Array64, Array64]:
         """Return rim and core as change, the whole as outline."""

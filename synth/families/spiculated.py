@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from synth.reading import require
-from synth.shape import Ellipsoid, soft_edge
+from synth.shape import Framed, soft_edge
 
 if TYPE_CHECKING:
     from synth.grid import Array64
-    from synth.shape import Offsets
+    from synth.shape import Ellipsoid, Offsets
 
 SAMPLES = 1024
 
@@ -58,18 +58,16 @@ class SpiculatedFamily:
 
 
 @dataclass(frozen=True)
-class SpiculatedMass:
+class SpiculatedMass(Framed):
     """A star-shaped mass.
 
     Attributes:
-        frame: ellipsoid of equal volume.
         directions: of the spicules ``(F, D)``, in the frame's axes.
         length, sharpness: height and concentration of a spicule.
         body: radius of the body, in semi-axes of the frame.
         middle: centroid ``(D,)``, from where the spicules start, in semi-axes of the frame.
     """
 
-    frame: Ellipsoid
     directions: Array64
     length: float
     sharpness: float
@@ -89,11 +87,6 @@ class SpiculatedMass:
         centroid = (units * radius[:, np.newaxis] ** (dimensions + 1)).mean(0) * dimensions / (dimensions + 1) / volume
         scale = float(volume ** (-1 / dimensions))
         return SpiculatedMass(self.frame, self.directions, self.length, self.sharpness, scale, centroid * scale)
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume of the frame."""
-        return self.frame.volume_mm3
 
     @property
     def reach_mm(self) -> Array64:

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import fft
 
+from synth.families.plain import PlainFamily
 from synth.grid import Grid
 from synth.reading import require
-from synth.shape import Ellipsoid, soft_edge
+from synth.shape import Framed, soft_edge
 from synth.spectra import gaussian_power
 
 if TYPE_CHECKING:
     from synth.grid import Array64
-    from synth.shape import Offsets
+    from synth.shape import Ellipsoid, Offsets
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextureFamily:
+class TextureFamily(PlainFamily):
     """A Gaussian texture of its own, added to that of the tissue, in a soft ellipsoid.
 
     ``delta`` is its RMS change, weighted by the ellipsoid; its sum over the lesion is 0. ``dprime`` is that of
@@ -31,15 +32,10 @@ class TextureFamily:
 
     length_mm: float
     kind: Literal["texture"] = "texture"
-    reach = 1.0
 
     def __post_init__(self) -> None:
         """Check the range."""
         require(self.length_mm > 0, "length_mm", self.length_mm, "be above 0")
-
-    def finest_mm(self, shortest: float) -> float:
-        """Return the shortest semi-axis."""
-        return shortest
 
     def shape(self, frame: Ellipsoid, rng: np.random.Generator) -> TexturePatch:
         """Draw the seed of the texture."""
@@ -47,22 +43,11 @@ class TextureFamily:
 
 
 @dataclass(frozen=True)
-class TexturePatch:
+class TexturePatch(Framed):
     """A texture in an ellipsoid; ``seed`` is that of the texture."""
 
-    frame: Ellipsoid
     length_mm: float
     seed: int
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume of the frame."""
-        return self.frame.volume_mm3
-
-    @property
-    def reach_mm(self) -> Array64:
-        """Half the box ``(D,)`` that holds its support."""
-        return self.frame.reach_mm
 
     def paint(self, offsets: Offsets, spacing: Array64) -> tuple[Array64, Array64]:
         """Return the texture of weighted mean 0 and weighted RMS 1 as change, the ellipsoid as outline."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hrcam_lightning import InputError
 from hrcam_lightning.data import CaseDataModule, PhantomDataModule
 from hrcam_lightning.data.module import EpochSampler, collate
 from synth import Phantoms, PhantomSpec
+from synth.cli import main as synth_main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,60 @@ def test_drawn_phantoms_are_those_of_the_set_on_disk(split: str, tiny_set: Path,
         assert torch.equal(a["image"], b["image"])
         assert torch.equal(a["mask"], b["mask"])
         np.testing.assert_allclose(a["affine"], b["affine"])
+
+
+@pytest.fixture
+def cued_spec(spec_path: Path, tmp_path: Path) -> Path:
+    """The tiny spec with a marker that gives every label away, and a split in which it misleads."""
+    cue = {"kind": "marker", "dose": 1, "size_mm": 3}
+    splits = {"train": 4, "val": 2, "test": 5, "reversed": 6}
+    PhantomSpec.from_yaml(spec_path, {"cue": cue, "splits": splits}).to_yaml(tmp_path / "cued.yaml")
+    return tmp_path / "cued.yaml"
+
+
+def test_test_and_predict_take_the_split_that_is_asked_for(cued_spec: Path, tmp_path: Path) -> None:
+    assert synth_main(["generate", str(tmp_path / "set"), "--config", str(cued_spec), "--seed", "3"]) == 0
+    phantoms = Phantoms(PhantomSpec.from_yaml(cued_spec), 3)
+    first = {"train": 0, "val": 4, "test": 6, "reversed": 11}
+    for split, count in (("reversed", 6), ("test", 5), ("val", 2)):
+        source = phantoms.reversed if split == "reversed" else phantoms
+        for modules in ("test", "predict"):
+            options: Any = {f"{modules}_split": split, "normalization": "none"}
+            drawn = PhantomDataModule(str(cued_spec), seed=3, **options).dataset(modules)
+            stored = CaseDataModule(str(tmp_path / "set/cases.csv"), **options).dataset(modules)
+            assert len(drawn) == len(stored) == count
+            for index in range(count):
+                expected = source[first[split] + index]
+                for sample in (drawn[index], stored[index]):
+                    assert (sample["case"], sample["label"]) == (expected.name, expected.label)
+                    np.testing.assert_array_equal(sample["image"][0], expected.image)
+    # What is not asked for stays as it is.
+    assert len(PhantomDataModule(str(cued_spec), test_split="reversed").dataset("predict")) == 5
+    assert len(PhantomDataModule(str(cued_spec), test_split="reversed").dataset("val")) == 2
+
+
+def test_fresh_phantoms_are_not_those_of_the_reversed_split(cued_spec: Path) -> None:
+    order = PhantomDataModule(str(cued_spec), fresh=True).training_order()
+    order.epoch = lambda: 1
+    assert sorted(order) == list(range(17, 21))
+
+
+def test_a_split_that_is_not_there_is_one_sentence(spec_path: Path, tiny_set: Path) -> None:
+    missing: Any = "dev"
+    wrong = [
+        (PhantomDataModule(str(spec_path), test_split=missing), "'dev' is not a split of the spec 'tiny'; it may have"),
+        (
+            PhantomDataModule(str(spec_path), test_split="reversed"),
+            "the spec 'tiny' has no cases in the split 'reversed'",
+        ),
+        (PhantomDataModule(str(spec_path), counts={"reversed": 4}), "data.counts: 'reversed: 4' needs a cue, which"),
+        (CaseDataModule(str(tiny_set / "cases.csv"), test_split=missing), "no case is in the split 'dev'"),
+    ]
+    for module, sentence in wrong:
+        with pytest.raises(InputError) as caught:
+            module.dataset("test")
+        assert sentence in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_batch_keeps_the_contract(tiny_set: Path) -> None:

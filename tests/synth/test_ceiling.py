@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from synth import Phantoms, PhantomSpec, SpecError
-from synth.ceiling import _against_the_rest, _area, ceiling, drawn, kind_of, stored
+from synth import Phantoms, PhantomSpec
+from synth.ceiling import Seen, ceiling, drawn, kind_of, scanned, stored
 from synth.dataset import generate
 from synth.files import DatasetError, nifti_bytes
 from synth.observer import Observer
+from synth.scores import against_the_rest, area
 from synth.verify import open_set
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ def test_a_set_on_disk_is_read_as_its_cases_are(
     on_disk = ceiling(spec, stored(found), total=12, templates=8)
     assert on_disk == afresh
     assert on_disk["kind"] == kind
-    assert [seen.class_name for seen in stored(found, 5)] == [
-        None if row["label"] == "normal" else row["label"] for row in found.cases[2:7]
-    ]
+    seen = [case for case in stored(found, 5) if isinstance(case, Seen)]
+    assert [case.class_name or "normal" for case in seen] == [row["label"] for row in found.cases[2:7]]
     # What is on disk is read where the reader is exact.
     image = tmp_path / found.cases[2]["image"]
     image.write_bytes(nifti_bytes(np.full((*spec.shape, 1), 0.7, np.float32), Phantoms(spec).grid.affine))
-    first = next(stored(found)).residual
-    assert (first == first.flat[0]).all() == (kind == "exact")
+    first = next(stored(found))
+    assert isinstance(first, Seen)
+    assert (first.residual == first.residual.flat[0]).all() == (kind == "exact")
 
 
 def test_a_bound_is_not_drawn_from_another_generator(make_spec: Callable[..., PhantomSpec], tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_the_bound_faces_the_lesion_in_a_field_of_texture_and_noise(
     spec = make_spec(**HEAD, prevalence=1, noise={"kind": kind, "sd": 0.03}, lesions=lesions)
     phantoms = Phantoms(spec, 1)
     variances = []
-    for index, seen in enumerate(drawn(phantoms, range(30))):
+    for index, seen in enumerate(scanned(phantoms, range(30))):
         tissue, middles = seen.rooms["lesion"]
         assert seen.mask is not None
         assert tissue is not None
@@ -138,21 +139,21 @@ def test_scores_equal_those_of_the_readings_one_by_one(make_spec: Callable[..., 
 def test_areas_and_odds_equal_those_by_hand() -> None:
     rng = np.random.default_rng(0)
     ratings, present = np.array([3.0, 1.0, 2.0, 2.0, 0.0]), np.array([True, True, True, False, False])
-    area, local = (_area(ratings, present, np.array(credit), rng) for credit in ([1.0, 1, 1], [1.0, 1, 0]))
-    assert area is not None
+    image, local = (area(ratings, present, np.array(credit), rng) for credit in ([1.0, 1, 1], [1.0, 1, 0]))
+    assert image is not None
     assert local is not None
-    assert area.value == pytest.approx((2 + 1 + 1.5) / 6)
+    assert image.value == pytest.approx((2 + 1 + 1.5) / 6)
     assert local.value == pytest.approx((2 + 1) / 6)
-    assert 0 <= area.low < area.value < area.high <= 1
-    assert area.n == 5
-    assert _area(ratings, np.ones(5, bool), np.ones(5), rng) is None
+    assert 0 <= image.low < image.value < image.high <= 1
+    assert image.n == 5
+    assert area(ratings, np.ones(5, bool), np.ones(5), rng) is None
 
     ratios = np.array([[1.0, -2.0], [0.5, 3.0]])
     likelihoods = np.exp(ratios)
     first = likelihoods[:, 0] * 0.3 / (0.4 + 0.3 * likelihoods[:, 1])
-    assert np.exp(_against_the_rest(ratios, 0.6)[:, 0]) * 0.3 == pytest.approx(first)
-    assert _against_the_rest(ratios, 1.0)[:, 0] == pytest.approx(ratios[:, 0] - ratios[:, 1] - np.log(0.5))
-    assert _against_the_rest(ratios[:, :1], 1.0) == pytest.approx(ratios[:, :1])
+    assert np.exp(against_the_rest(ratios, 0.6)[:, 0]) * 0.3 == pytest.approx(first)
+    assert against_the_rest(ratios, 1.0)[:, 0] == pytest.approx(ratios[:, 0] - ratios[:, 1] - np.log(0.5))
+    assert against_the_rest(ratios[:, :1], 1.0) == pytest.approx(ratios[:, :1])
 
 
 def test_the_interval_is_that_of_repeated_experiments() -> None:
@@ -160,13 +161,13 @@ def test_the_interval_is_that_of_repeated_experiments() -> None:
     present = np.arange(200) < 100
     covered = 0
     for _ in range(60):
-        found = _area(rng.standard_normal(200) + present, present, np.ones(100), rng)
+        found = area(rng.standard_normal(200) + present, present, np.ones(100), rng)
         assert found is not None
         covered += found.low < 0.7602 < found.high
     assert covered >= 52
 
 
-def test_two_classes_are_told_apart_and_each_scored_against_the_rest(make_spec: Callable[..., PhantomSpec]) -> None:
+def test_two_classes_are_told_apart_and_each_scoredagainst_the_rest(make_spec: Callable[..., PhantomSpec]) -> None:
     lesions = {
         "bright": {"radius_mm": [2, 3], "dprime": 7},
         "dark": {"radius_mm": [2, 3], "dprime": 7, "polarity": "dark"},
@@ -209,52 +210,32 @@ def test_exact_only_where_nothing_but_one_lesion_in_gaussian_noise_is_unknown(
     assert kind_of(make_spec(**changed)) == kind
 
 
+CRESCENTS = {"polarity": "dark", "family": {"kind": "structure_loss", "structure": "crescents"}}
+
+
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
+    "changed",
     [
-        ({"lesions": {"lesion": {**LESION, "count": [1, 2]}}}, r"lesions\.lesion\.count is \[1, 2\] but must be 1"),
-        ({"task": "multilabel"}, "task is 'multilabel' but must"),
-        (
-            {"lesions": {"lesion": {**LESION, "family": {"kind": "texture", "length_mm": 1}}}},
-            r"lesions\.lesion\.family is 'texture' but must be one of ellipsoid, gaussian, ring for",
-        ),
-        (
-            {
-                "anatomy": {"kind": "midbrain"},
-                "lesions": {
-                    "lesion": {
-                        **LESION,
-                        "polarity": "dark",
-                        "family": {"kind": "structure_loss", "structure": "crescents"},
-                    }
-                },
-            },
-            r"lesions\.lesion\.family is 'structure_loss' but must be one of",
-        ),
-        (
-            {"lesions": {"lesion": {**LESION, "family": "spiculated"}}},
-            r"lesions\.lesion\.family is 'spiculated' but must be one of",
-        ),
-        (
-            {"lesions": {"lesion": {**LESION, "edge_mm": 0.7, "family": {"kind": "cluster", "focus_mm": 0.8}}}},
-            r"lesions\.lesion\.family is 'cluster' but must be one of",
-        ),
-        ({"texture": {"lumpy": {"sd": 0.1, "length_mm": 2}}}, r"texture\.lumpy is \{.*\} but must be left out"),
-        ({"texture": {"clustered_lumpy": {"sd": 0.1}}}, r"texture\.clustered_lumpy is .* but must be left out"),
-        ({"noise": {"kind": "poisson"}}, r"noise\.kind is 'poisson' but must be gaussian or rician"),
-        ({"acquisition": {"blur_mm": 1}}, "acquisition is .* but must be left out"),
-        ({"sites": SITES}, "sites is .* but must be left out"),
-        ({"cue": {"kind": "marker", "dose": 0.9}}, "cue is .* but must be left out"),
-        ({"distractors": {"spot": LESION}}, "distractors is .* but must be left out"),
+        {"lesions": {"lesion": {**LESION, "count": [1, 2]}}},
+        {"task": "multilabel"},
+        {"lesions": {"lesion": {**LESION, "family": {"kind": "texture", "length_mm": 1}}}},
+        {"anatomy": {"kind": "midbrain"}, "lesions": {"lesion": {**LESION, **CRESCENTS}}},
+        {"lesions": {"lesion": {**LESION, "family": "spiculated"}}},
+        {"lesions": {"lesion": {**LESION, "edge_mm": 0.7, "family": {"kind": "cluster", "focus_mm": 0.8}}}},
+        {"texture": {"lumpy": {"sd": 0.1, "length_mm": 2}}},
+        {"texture": {"clustered_lumpy": {"sd": 0.1}}},
+        {"noise": {"kind": "poisson"}},
+        {"acquisition": {"blur_mm": 1}},
+        {"sites": SITES},
+        {"cue": {"kind": "marker", "dose": 0.9}},
+        {"distractors": {"spot": LESION}},
     ],
+    ids=str,
 )
-def test_what_the_reader_does_not_cover_is_refused_in_one_sentence(
-    make_spec: Callable[..., PhantomSpec], changed: dict[str, object], sentence: str
+def test_what_no_scan_covers_is_read_by_one_who_is_told(
+    make_spec: Callable[..., PhantomSpec], changed: dict[str, object]
 ) -> None:
-    spec = make_spec(**changed)
-    with pytest.raises(SpecError, match=f"^{sentence}") as raised:
-        kind_of(spec)
-    assert "\n" not in str(raised.value)
+    assert kind_of(make_spec(**changed)) == "known_exactly"
 
 
 @pytest.mark.parametrize(
@@ -282,7 +263,7 @@ def test_lesions_are_sought_where_their_class_may_lie(make_spec: Callable[..., P
     changed = {"shape": [64, 64], "spacing_mm": [4.0, 4.0], "anatomy": {"kind": "chest"}, "prevalence": 1}
     spec = make_spec(task="multiclass", lesions=lesions, **changed)
     phantoms, found = Phantoms(spec, 2), set()
-    for index, seen in enumerate(drawn(phantoms, range(8))):
+    for index, seen in enumerate(scanned(phantoms, range(8))):
         background = phantoms.background(index)
         lungs, anywhere = seen.rooms["left"], seen.rooms["deep"]
         assert lungs[0] is not None

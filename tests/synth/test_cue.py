@@ -8,8 +8,8 @@ import pytest
 
 from synth import Phantoms, PhantomSpec, SpecError
 from synth.dataset import generate
-from synth.files import read_nifti
-from synth.verify import problems
+from synth.files import DatasetError, nifti_bytes, read_nifti
+from synth.verify import open_set, problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +154,46 @@ def test_distractors_occur_alike_in_every_class_and_stay_in_twins(make_spec: Cal
             assert case.image[middle] > 0.85
     for present in seen.values():
         assert np.mean(present) == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / len(present)))
+
+
+def test_files_hold_the_masks_and_rows_of_distractors(
+    make_spec: Callable[..., PhantomSpec], dimensions: int, tmp_path: Path
+) -> None:
+    field: dict[str, Any] = {"shape": [40, 40, 12][:dimensions], "spacing_mm": [1, 1, 1.5][:dimensions]}
+    spots = {name: {"radius_mm": 2.2, "cnr": 3, "prevalence": 0.4, "count": [1, 2]} for name in ("spot", "dot")}
+    spec = make_spec(dimensions, **field, distractors=spots)
+    generate(tmp_path, spec, seed=3, splits={"train": 10, "test": 4})
+    assert problems(tmp_path) == []
+    found = open_set(tmp_path)
+    assert list(found.cases[0])[7:] == ["distractor"]
+    for index, row in enumerate(found.cases):
+        case, rows = Phantoms(spec, 3)[index], found.distractors.get(row["case"], [])
+        assert [own["class"] for own in rows] == [distractor.class_name for distractor in case.distractors]
+        assert [float(own["dprime"]) for own in rows] == [distractor.dprime for distractor in case.distractors]
+        assert (case.distractor is not None) == bool(row["distractor"]) == bool(rows)
+        if case.distractor is not None:
+            mask = read_nifti(tmp_path / row["distractor"])[0].reshape(spec.shape)
+            assert np.array_equal(mask, case.distractor)
+            assert mask.sum() == sum(distractor.voxels for distractor in case.distractors)
+            assert not (case.distractor & case.masks.any(axis=0)).any()
+    here = next(row for row in found.cases if row["distractor"])
+    voxels, affine = read_nifti(tmp_path / here["distractor"])
+    voxels[tuple(np.argwhere(voxels)[0])] = 0
+    (tmp_path / here["distractor"]).write_bytes(nifti_bytes(voxels, affine))
+    (problem,) = problems(tmp_path)
+    assert f"{here['case']}: the mask of (distractor) has {voxels.sum()} voxels, its rows in distractors.csv" in problem
+
+
+def test_a_changed_table_of_distractors_is_found(make_spec: Callable[..., PhantomSpec], tmp_path: Path) -> None:
+    generate(tmp_path, make_spec(distractors={"spot": {**LESION, "radius_mm": 2.2}}), splits={"test": 2})
+    table = tmp_path / "distractors.csv"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("spot", "spat"), encoding="utf-8")
+    (problem,) = problems(tmp_path)
+    assert problem.startswith("cases.csv, lesions.csv, distractors.csv or dataset.json was changed")
+    table.unlink()
+    with pytest.raises(DatasetError, match=r"distractors\.csv is missing"):
+        open_set(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def spoil_label(folder: Path) -> None:
     [
         (spoil_voxel, "case_000002", "another hash"),
         (spoil_affine, "case_000002", "affine is not the set's"),
-        (spoil_mask, None, "its lesions in lesions.csv"),
+        (spoil_mask, None, "its rows in lesions.csv"),
         (spoil_mask_affine, None, "another shape or affine than the image"),
         (spoil_file, "case_000002", "cannot be read as NIfTI"),
         (lambda folder: (folder / "images/case_000002.nii.gz").unlink(), "case_000002", "is missing"),

@@ -78,9 +78,7 @@ def test_centre_and_volume_agree_with_the_mask(
         case = phantoms[index]
         (lesion,) = case.lesions
         assert lesion.voxels == case.masks.sum() > 30
-        # The grid itself moves the count of a small disc of foci by some voxels more.
-        within = 0.2 if family == "cluster" else 0.1
-        assert lesion.voxels * np.prod(spec.spacing_mm) == pytest.approx(lesion.volume_mm3, rel=within)
+        assert lesion.voxels * np.prod(spec.spacing_mm) == pytest.approx(lesion.volume_mm3, rel=0.1)
         assert np.argwhere(case.masks[0]).mean(0) == pytest.approx(np.array(lesion.centre_voxel), abs=0.5)
 
 
@@ -145,6 +143,17 @@ def test_cluster_is_made_of_separate_foci(make_spec: Callable[..., PhantomSpec],
     phantoms = Phantoms(family_spec(make_spec, dimensions, "cluster", "delta", 0.3), 0)
     numbers = [ndimage.label(phantoms[index].masks[0])[1] for index in range(12)]
     assert set(numbers) == {3, 4, 5}
+
+
+def test_volume_of_a_cluster_is_that_of_its_foci(make_spec: Callable[..., PhantomSpec], dimensions: int) -> None:
+    family = {"kind": "cluster", "foci": [3, 3], "focus_mm": 4.0}
+    lesion = {"radius_mm": 11, "delta": 0.3, "edge_mm": 0.5, "family": family}
+    field = {2: {"shape": [100, 100]}, 3: {"shape": [64, 64, 64]}}[dimensions]
+    spacing = [0.6 if dimensions == 2 else 1.0] * dimensions
+    spec = make_spec(dimensions, **field, spacing_mm=spacing, prevalence=1, lesions={"lesion": lesion})
+    ball = {2: np.pi * 16, 3: 4 / 3 * np.pi * 64}[dimensions]
+    volumes = [Phantoms(spec, 0)[index].lesions[0].volume_mm3 for index in range(4)]
+    assert volumes == pytest.approx([3 * ball] * 4, rel=0.03)
 
 
 def test_spiculated_mass_is_ragged(make_spec: Callable[..., PhantomSpec], dimensions: int) -> None:

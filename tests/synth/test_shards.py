@@ -54,33 +54,39 @@ def test_merged_shards_are_the_whole_set_bit_for_bit(
     assert sum(len(list((shard / "images").iterdir())) for shard in shards) == 20
 
 
-def test_sites_cues_twins_and_the_reversed_split_go_together(
+def test_sites_cues_distractors_twins_and_the_reversed_split_go_together(
     make_spec: Callable[..., PhantomSpec], tmp_path: Path
 ) -> None:
     cue = {"kind": "marker", "dose": 1.0, "size_mm": 6}
-    spec = make_spec(sites={"a": {}, "b": {"blur_mm": 1.0}}, cue=cue)
+    spots = {"spot": {"radius_mm": 2.2, "cnr": 3, "prevalence": 0.5, "count": [1, 2]}}
+    sites = {"a": {}, "b": {"blur_mm": 1.0}}
+    spec = make_spec(shape=[48, 48], spacing_mm=[1, 1], sites=sites, cue=cue, distractors=spots)
     splits = {"train": 8, "test": 2, "reversed": 8}
     generate(tmp_path / "whole", spec, seed=5, splits=splits, twins=True)
     merge(tmp_path / "out", make_shards(spec, tmp_path, 3, splits=splits, twins=True))
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
     assert problems(tmp_path / "out") == []
     stored = open_set(tmp_path / "out")
-    assert list(stored.cases[0])[7:] == ["site", "cue", "twin", "twin_hash"]
+    assert list(stored.cases[0])[7:] == ["site", "cue", "distractor", "twin", "twin_hash"]
     for index, row in enumerate(stored.cases):
         case = (Phantoms(spec, 5).reversed if row["split"] == "reversed" else Phantoms(spec, 5))[index]
         assert row["site"] == case.site
         assert bool(row["twin"]) == (row["label"] != "normal")
         assert bool(row["cue"]) == (bool(row["twin"]) != (row["split"] == "reversed"))
+        assert bool(row["distractor"]) == bool(case.distractors)
         if row["twin"]:
             assert np.array_equal(read_nifti(tmp_path / "out" / row["twin"])[0][..., 0], case.twin().image)
-    for folder in ("cues", "twins"):
+    for folder in ("cues", "distractors", "twins"):
         stray = tmp_path / "out" / folder / "stray.nii.gz"
         stray.touch()
         assert problems(tmp_path / "out") == [f"1 files belong to no case, such as {folder}/stray.nii.gz"]
         stray.unlink()
-    cue_file = tmp_path / "out" / next(row["cue"] for row in stored.cases if row["cue"])
-    cue_file.unlink()
-    assert len(problems(tmp_path / "out")) == 1
+    for column in ("cue", "distractor"):
+        path = tmp_path / "out" / next(row[column] for row in stored.cases if row[column])
+        content = path.read_bytes()
+        path.unlink()
+        assert [problem.endswith("is missing") for problem in problems(tmp_path / "out")] == [True]
+        path.write_bytes(content)
 
 
 def test_an_interrupted_shard_is_resumed(make_spec: Callable[..., PhantomSpec], tmp_path: Path) -> None:

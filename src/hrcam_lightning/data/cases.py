@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout, TaskKind
-from hrcam_lightning.data.module import EpochSampler, LocalizationDataModule, Sample, Split
+from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.readers import Normalization, normalize, read_mask, read_scan
 from hrcam_lightning.data.table import Case, CaseTable, read_table
 from hrcam_lightning.errors import InputError
@@ -77,6 +77,7 @@ class CaseDataModule(LocalizationDataModule):
         classes: Names of the maps, in order; found out from the table if not given.
         negative: Label of a case without any finding.
         shares: Shares of train, val and test where the table has no ``split`` column.
+        test_split: Which cases `test` takes.
         predict_split: Which cases `predict` takes.
         normalization: How an image is scaled by its own values.
         cache: Keep what was read in memory; worth it for small images.
@@ -91,7 +92,8 @@ class CaseDataModule(LocalizationDataModule):
         classes: list[str] | None = None,
         negative: str = "normal",
         shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
-        predict_split: Literal["all", "train", "val", "test", "reversed"] = "all",
+        test_split: AnySplit = "test",
+        predict_split: AnySplit | Literal["all"] = "all",
         normalization: Normalization = "zscore",
         cache: bool = False,
         batch_size: int = 16,
@@ -102,6 +104,7 @@ class CaseDataModule(LocalizationDataModule):
         self._task: TaskKind | None = task
         self._classes = classes
         self._read = partial(read_table, Path(cases), negative=negative, shares=shares)
+        self.test_split = test_split
         self.predict_split = predict_split
         self.normalization: Normalization = normalization
         self.cache = cache
@@ -136,14 +139,14 @@ class CaseDataModule(LocalizationDataModule):
             InputError: If there are none, or if they have no labels.
         """
         if split not in self._datasets:
-            wanted = self.predict_split if split == "predict" else split
+            wanted = {"predict": self.predict_split, "test": self.test_split}.get(split, split)
             cases = [case for case in self.table.cases if wanted in ("all", case.split)]
             if not cases:
                 raise InputError(
                     f"{self.path}: no case is in the split '{wanted}'; give a column 'split', or more cases"
                 )
             if split != "predict":
-                self._check_labels(cases, split)
+                self._check_labels(cases, wanted)
             self._datasets[split] = CaseDataset(cases, self.table, self.normalization, self.cache)
         return self._datasets[split]
 

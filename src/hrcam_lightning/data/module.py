@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hrcam_lightning.data.contract import Batch, Layout
 
 Split = Literal["train", "val", "test"]
+AnySplit = Literal["train", "val", "test", "reversed"]
+"""What test and predict may take: `reversed` is a second test split, of phantoms whose spurious cue is reversed."""
 Sample = dict[str, Any]
 """One case: the keys of `Batch` without the batch axis."""
 

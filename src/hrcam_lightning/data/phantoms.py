@@ -10,10 +10,11 @@ import torch
 from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout
-from hrcam_lightning.data.module import EpochSampler, LocalizationDataModule, Sample, Split
+from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.readers import Normalization, normalize
 from hrcam_lightning.errors import InputError
 from synth import Phantoms, PhantomSpec, SpecError
+from synth.spec import SPLITS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,13 +87,14 @@ class PhantomDataModule(LocalizationDataModule):
     """Phantoms of a spec, the same as ``hrcam-synth generate`` writes for the same spec and seed.
 
     The first epoch sees the set's training cases, validation and test see its validation and test cases. With `fresh`
-    every further epoch sees phantoms that were never drawn before.
+    every further epoch sees phantoms that were never drawn before and are in no split.
 
     Args:
         spec: Path of the spec.
         seed: Seed of the set; not that of the training run.
         fresh: Draw new training phantoms each epoch.
-        counts: Cases of train, val and test; the spec's own if not given.
+        counts: Cases of train, val, test and reversed (where there is a cue); the spec's own if not given.
+        test_split: Which cases `test` takes.
         predict_split: Which cases `predict` takes.
         normalization: How an image is scaled by its own values.
         batch_size: Cases a batch.
@@ -106,7 +108,8 @@ class PhantomDataModule(LocalizationDataModule):
         seed: int = 0,
         fresh: bool = False,
         counts: dict[str, int] | None = None,
-        predict_split: Literal["train", "val", "test"] = "test",
+        test_split: AnySplit = "test",
+        predict_split: AnySplit = "test",
         normalization: Normalization = "zscore",
         batch_size: int = 16,
         num_workers: int = 0,
@@ -118,7 +121,8 @@ class PhantomDataModule(LocalizationDataModule):
         self.seed = seed
         self.fresh = fresh
         self._counts = counts or {}
-        self.predict_split: Split = predict_split
+        self.test_split: AnySplit = test_split
+        self.predict_split: AnySplit = predict_split
         self.normalization: Normalization = normalization
         self._contrast: Tensor = torch.ones((), dtype=torch.float64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -151,12 +155,18 @@ class PhantomDataModule(LocalizationDataModule):
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Cases of train, val and test."""
+        """Cases of each split, in the order in which cases are numbered.
+
+        Raises:
+            InputError: If one is not a number of cases, or the reversed split has cases and the spec has no cue.
+        """
         for name, count in self._counts.items():
-            if name not in ("train", "val", "test") or count < 0:
-                raise InputError(f"data.counts: '{name}: {count}' is not a number of cases of train, val or test")
-        counts = {**self.spec.splits, **self._counts}
-        return {name: counts.get(name, 0) for name in ("train", "val", "test")}
+            if name not in SPLITS or count < 0:
+                raise InputError(f"data.counts: '{name}: {count}' is not a number of cases of {', '.join(SPLITS)}")
+        counts = {name: {**self.spec.splits, **self._counts}.get(name, 0) for name in SPLITS}
+        if counts["reversed"] and self.spec.cue is None:
+            raise InputError(f"data.counts: 'reversed: {counts['reversed']}' needs a cue, which {self.path} has not")
+        return counts
 
     @property
     def layout(self) -> Layout:
@@ -169,15 +179,19 @@ class PhantomDataModule(LocalizationDataModule):
         Raises:
             InputError: If the spec has no such split.
         """
-        name = self.predict_split if split == "predict" else split
+        name = {"predict": self.predict_split, "test": self.test_split}.get(split, split)
+        if name not in SPLITS:
+            raise InputError(f"'{name}' is not a split of the spec '{self.spec.name}'; it may have {', '.join(SPLITS)}")
         if self.counts[name] < 1:
             raise InputError(
                 f"the spec '{self.spec.name}' has no cases in the split '{name}'; give --data.counts.{name}"
             )
         before = list(self.counts)[: list(self.counts).index(name)]
         first = sum(self.counts[earlier] for earlier in before)
+        phantoms = Phantoms(self.spec, self.seed)
+        drawn = phantoms.reversed if name == "reversed" else phantoms
         contrast = self._contrast if split == "train" else None
-        return PhantomDataset(Phantoms(self.spec, self.seed), first, self.counts[name], self.normalization, contrast)
+        return PhantomDataset(drawn, first, self.counts[name], self.normalization, contrast)
 
     def training_order(self) -> EpochSampler:
         """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""
