@@ -379,3 +379,14 @@ def test_shared_out_cases_keep_their_total_and_proportions(counts: list[int], to
     assert sum(shares.values()) == total
     for name, count in splits.items():
         assert abs(shares[name] - count * total / sum(counts)) < 1
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((5, 7), np.float32), ((4, 6, 3), np.uint8)])
+def test_a_file_is_the_one_that_nibabel_writes(shape: tuple[int, ...], kind: type) -> None:
+    """Its header is made once for all files alike; nothing of it may depend on the voxels."""
+    affine = np.array([[2.0, 0, 0, -7], [0, 3, 0.5, 1], [0, -0.5, 4, 0], [0, 0, 0, 1]])
+    for seed in range(2):
+        voxels = (np.random.default_rng(seed).random(shape) * 9).astype(kind)
+        volume = nib.Nifti1Image(voxels.reshape(*shape, *[1] * (3 - len(shape))), affine)  # type: ignore[no-untyped-call]
+        volume.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+        assert gzip.decompress(nifti_bytes(voxels, affine)) == volume.to_bytes()
