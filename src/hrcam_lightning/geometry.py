@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Resampling = Literal["receptive_field", "half_pixel"]
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,31 @@ def _axis_weights(
     cells: int, pixels: int, stride: float, offset: float, resampling: Resampling, onto: tuple[float, float]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     pixel = np.arange(pixels, dtype=np.float64)
+    lower, upper, fraction = _neighbours(pixel, cells, pixels, stride, offset, resampling, onto)
+    weights = np.zeros((pixels, cells))
+    rows = np.arange(pixels)
+    weights[rows, lower] += 1 - fraction
+    weights[rows, upper] += fraction
+    return weights.astype(np.float32)
+
+
+def _neighbours(
+    pixel: Floats,
+    cells: int,
+    pixels: int,
+    stride: float,
+    offset: float,
+    resampling: Resampling,
+    onto: tuple[float, float] = (1.0, 0.0),
+) -> tuple[Ints, Ints, Floats]:
+    """For pixels of an axis the two cells that they lie between, and how far they are from the first to the second."""
     if resampling == "half_pixel":
         position = (pixel + 0.5) * cells / pixels - 0.5
     else:
         position = (onto[1] + onto[0] * pixel - offset) / stride
     position = np.clip(position, 0, cells - 1)
     lower = np.minimum(np.floor(position).astype(np.int64), max(cells - 2, 0))
-    upper = np.minimum(lower + 1, cells - 1)
-    fraction = position - lower
-    weights = np.zeros((pixels, cells))
-    rows = np.arange(pixels)
-    weights[rows, lower] += 1 - fraction
-    weights[rows, upper] += fraction
-    return weights.astype(np.float32)
+    return lower, np.minimum(lower + 1, cells - 1), position - lower
 
 
 def resample(
@@ -123,6 +137,41 @@ def resample(
         else:
             maps = (weight @ maps.transpose(2 + axis, -2)).transpose(2 + axis, -2)
     return maps
+
+
+def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resampling: Resampling) -> Tensor:
+    """Read maps at some pixels of the image, without resampling them to all of it.
+
+    Args:
+        maps: (B, K, *S_level).
+        level: Where the cells lie.
+        pixels: (B, P, D) int64, for each image its own pixels by their D coordinates.
+        size: Image size ``S``.
+        resampling: Convention, see the module.
+
+    Returns:
+        (B, K, P), equal to ``resample`` there up to rounding.
+    """
+    cells = maps.shape[2:]
+    # For each corner of the box of cells around a pixel: its number among all cells, and its weight.
+    corners = [(torch.zeros_like(pixels[..., 0]), torch.ones_like(pixels[..., 0], dtype=maps.dtype))]
+    for axis, number in enumerate(cells):
+        pixel = pixels[..., axis].cpu().numpy().astype(np.float64)
+        here = level.stride[axis], level.offset[axis]
+        lower, upper, fraction = (
+            torch.from_numpy(part).to(maps.device) for part in _neighbours(pixel, number, size[axis], *here, resampling)
+        )
+        fraction = fraction.to(maps.dtype)
+        corners = [
+            (index * number + cell, weight * share)
+            for index, weight in corners
+            for cell, share in ((lower, 1 - fraction), (upper, fraction))
+        ]
+    flat = maps.flatten(2)
+    parts = [
+        flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)) * weight[:, None] for index, weight in corners
+    ]
+    return torch.stack(parts).sum(0)
 
 
 def resample_sum(

@@ -72,11 +72,24 @@ class LocalizationModel(nn.Module):
         Raises:
             InputError: If the images do not fit the network.
         """
-        level_maps = self._level_maps(images)
-        with in_float32(images):
-            maps = self.fuse(level_maps, images.shape[2:])
+        return self.read(self.features(images), images.shape[2:])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's features (B, C_l, *S_l), fine to coarse.
+
+        Raises:
+            InputError: If the images do not fit the network.
+        """
+        _check(images, self.backbone)
+        return self.backbone(images)  # type: ignore[no-any-return]
+
+    def read(self, features: list[Tensor], size: torch.Size) -> LocalizationOutput:
+        """Logits and maps from the backbone's features of images of a `size`."""
+        level_maps = self.decoder(features, size)
+        with in_float32(features[0]):
+            maps = self.fuse(level_maps, size)
             if self.pooling.additive:
-                logits = self._mean_logits(level_maps, images.shape[2:])
+                logits = self._mean_logits(level_maps, size)
                 bias = self.decoder.bias.float()
             else:
                 maps = maps + self.decoder.bias.float().view(-1, *(1,) * self.backbone.dims)
@@ -90,11 +103,15 @@ class LocalizationModel(nn.Module):
         Raises:
             InputError: If the images do not fit the network.
         """
+        return self.read_logits(self.features(images), images.shape[2:])
+
+    def read_logits(self, features: list[Tensor], size: torch.Size) -> Tensor:
+        """Logits (B, K) alone from the backbone's features of images of a `size`."""
         if not self.pooling.additive:
-            return self(images).logits  # type: ignore[no-any-return]
-        level_maps = self._level_maps(images)
-        with in_float32(images):
-            return self._mean_logits(level_maps, images.shape[2:])
+            return self.read(features, size).logits
+        level_maps = self.decoder(features, size)
+        with in_float32(features[0]):
+            return self._mean_logits(level_maps, size)
 
     def upsample(self, level_map: Tensor, index: int, size: tuple[int, ...] | torch.Size) -> Tensor:
         """Bring the score map of the decoder's level `index` (B, K, *S_l) to the image's `size`."""
@@ -103,10 +120,6 @@ class LocalizationModel(nn.Module):
     def fuse(self, level_maps: list[Tensor], size: tuple[int, ...] | torch.Size) -> Tensor:
         """Sum of the level maps at image resolution (B, K, *S), without bias."""
         return resample_sum(level_maps, self.decoder.levels, size, self.resampling)
-
-    def _level_maps(self, images: Tensor) -> list[Tensor]:
-        _check(images, self.backbone)
-        return self.decoder(self.backbone(images), images.shape[2:])  # type: ignore[no-any-return]
 
     def _mean_logits(self, level_maps: list[Tensor], size: torch.Size) -> Tensor:
         means = [

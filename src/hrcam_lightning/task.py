@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -20,11 +19,21 @@ from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
 from hrcam_lightning.transfer import load_matching
-from hrcam_lightning.views import View, ViewKind, average_views, disagreement, draw_view, flip_views
+from hrcam_lightning.views import (
+    View,
+    ViewKind,
+    average_views,
+    disagreement,
+    draw_view,
+    flip_views,
+    largest_shifts,
+    spacing_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor
     from torch.optim.lr_scheduler import LRScheduler
@@ -270,10 +279,8 @@ class LocalizationTask(LightningModule):
     def _draw_view(self, images: Tensor, affine: np.ndarray[Any, Any] | None) -> View:
         # From the run's seed and the step: the same after a restart, and the same on every process.
         generator = torch.Generator().manual_seed((torch.initial_seed() * 1_000_003 + self.global_step) % 2**63)
-        strides = self.network.backbone.levels[-1].stride
-        max_shift = [int(stride // 2) - 1 if stride > 2 else 1 for stride in strides]
-        spacing = None if affine is None else np.sqrt((affine[:3, :3] ** 2).sum(0))[: len(strides)]
-        return draw_view(images.shape[2:], self.views, max_shift, generator, spacing)
+        max_shift = largest_shifts(self.network.backbone.levels[-1])
+        return draw_view(images.shape[2:], self.views, max_shift, generator, spacing_of(affine, images.ndim - 2))
 
     def _consistency_weight(self) -> float:
         if not self.consistency_ramp:

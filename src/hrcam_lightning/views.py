@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from hrcam_lightning.geometry import Level
     from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 
 ViewKind = Literal["flip", "rotation", "shift"]
@@ -67,12 +69,15 @@ class View:
         neighbour across the tear, are left out at either end.
         """
         keep = torch.ones(tuple(size), dtype=torch.bool, device=device)
-        for axis, shift in enumerate(self.shifts):
-            if shift:
-                margin = min(abs(shift) + 1, (size[axis] - 1) // 2)
-                keep.narrow(axis, 0, margin).fill_(value=False)
-                keep.narrow(axis, size[axis] - margin, margin).fill_(value=False)
+        for axis, margin in enumerate(self.margins(size)):
+            keep.narrow(axis, 0, margin).fill_(value=False)
+            keep.narrow(axis, size[axis] - margin, margin).fill_(value=False)
         return keep
+
+    def margins(self, size: Sequence[int]) -> list[int]:
+        """How many pixels `seam` leaves out at either end of each axis."""
+        shifts = self.shifts or (0,) * len(size)
+        return [min(abs(shift) + 1, (n - 1) // 2) if shift else 0 for shift, n in zip(shifts, size, strict=True)]
 
 
 def _dims(axes: Collection[int]) -> list[int]:
@@ -85,6 +90,16 @@ def flip_views(dims: int) -> list[View]:
         View(flips=tuple(axis for axis, flip in enumerate(choice) if flip))
         for choice in product((False, True), repeat=dims)
     ]
+
+
+def largest_shifts(level: Level) -> list[int]:
+    """How far a view may shift, one number an axis: less than half the stride of a level, which is the deepest one."""
+    return [int(stride // 2) - 1 if stride > 2 else 1 for stride in level.stride]
+
+
+def spacing_of(affine: np.ndarray[Any, Any] | None, dims: int) -> list[float] | None:
+    """Voxel size along each axis of an image, from its 4×4 affine; None if it has no place in space."""
+    return None if affine is None else [float(step) for step in np.sqrt((affine[:3, :3] ** 2).sum(0))[:dims]]
 
 
 def draw_view(

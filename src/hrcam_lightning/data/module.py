@@ -65,6 +65,10 @@ class LocalizationDataModule(LightningDataModule, ABC):
         """Training cases, in another order each epoch."""
         return self._loader(self.dataset("train"), sampler=self.training_order(), drop_last=True)
 
+    def in_order(self, split: Split) -> DataLoader[Sample]:
+        """Every case of a split once, in the order of the set; the training cases too."""
+        return self._loader(self.dataset(split))
+
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation cases."""
         return self._loader(self.dataset("val"))
