@@ -1,0 +1,228 @@
+"""How far the channels of a frozen network tell of a place elsewhere than there: one matrix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from hrcam_lightning.errors import InputError
+from hrcam_lightning.views import View, ViewKind, draw_view, largest_shifts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from hrcam_lightning.retrofit.features import Floats, Reading
+
+Demand = Literal["patch", "quiet"] | ViewKind
+SHARES = {"patch": 1.0, "quiet": 0.3, "view": 0.1}
+"""Weights of the parts of Q, each scaled to a mean diagonal of 1; found on phantoms."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is demanded of a map, and at which cases and pixels that is looked at.
+
+    * ``patch``: where an image does not change, its map does not. Another part of the same image is put in the place of
+      a box, each side a quarter to a half of the image's, and pixels outside of the box are compared.
+    * ``quiet``: a case without a finding has a flat map. Where every case is of a class, those of the class ``normal``.
+    * ``flip``, ``rotation``, ``shift`` (below half the deepest stride), together one view: the map moves with the
+      image. Pixels are compared whose neighbours the shift did not tear away.
+
+    The rule: a permutation of the training cases, drawn from the seed, says which `cases` of them take part. Each is
+    given `draws` patches and views of its own, and for each of them `pixels` pixels, uniformly among those that may be
+    compared; all from the seed and the case's number, so that neither the batch size nor the order matters.
+
+    Attributes:
+        kinds: What is demanded.
+        cases: Training cases that take part.
+        draws: Patches of each, and views of each.
+        pixels: Pixels of each.
+        seed: Of the draws.
+
+    Raises:
+        InputError: If a number is not positive, or nothing is demanded.
+    """
+
+    kinds: tuple[Demand, ...] = ("patch", "quiet", "flip", "rotation", "shift")
+    cases: int = 1000
+    draws: int = 2
+    pixels: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in {"view_cases": self.cases, "draws": self.draws, "pixels": self.pixels}.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}, but must be at least 1; --equivariance 0 does without views")
+        if not self.kinds:
+            raise InputError("views is empty: name views, or set --equivariance 0")
+
+    def chosen(self, total: int) -> set[int]:
+        """The numbers of the training cases that take part."""
+        return set(np.random.default_rng([self.seed, total]).permutation(total)[: self.cases].tolist())
+
+
+@dataclass
+class Equivariance:
+    """The matrix Q of a reading, summed up case by case, in parts.
+
+    ``Q = mean of d dᵀ`` over cases and pixels, where ``d = A(x) − v⁻¹A(v x)`` (C,) at a pixel, ``A`` are the resampled
+    channels and ``v`` is a patch or a view; for ``quiet``, ``d = A(x) − mean A`` in cases without a finding. The map
+    ``wᵀA`` then strays by ``wᵀQw`` in the mean square, so that among the weights that classify alike a penalty
+    ``λ/2 wᵀQw`` finds those whose maps tell of a place at that place. It is our own cure of HR-CAM's second stage.
+    Views alone do not do: evidence that is spread over half the image, or stands beside the head, moves with the image
+    as well. A patch shows how far it spreads.
+
+    Attributes:
+        reading: What is read.
+        sampling: Where.
+    """
+
+    reading: Reading
+    sampling: Sampling
+    _squares: dict[str, Tensor] = field(default_factory=dict)
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def matrices(self) -> dict[str, Floats]:
+        """The parts of Q (C, C), in the units of the channels, of what was seen: ``patch``, ``quiet``, ``view``."""
+        parts = {}
+        for name, count in self._counts.items():
+            mean = self._sums[name] / count if name == "quiet" else torch.zeros_like(self._sums[name])
+            parts[name] = np.asarray((self._squares[name] / count - torch.outer(mean, mean)).numpy())
+        return parts
+
+    def update(
+        self,
+        images: Tensor,
+        features: Sequence[Tensor],
+        numbers: Sequence[int],
+        normal: Sequence[bool],
+        spacing: Sequence[float] | None = None,
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            images: (B, C, *S).
+            features: What the backbone made of them, (B, C_l, *S_l) for every level.
+            numbers: The cases' numbers in the training set.
+            normal: Which cases are without any finding.
+            spacing: Voxel size along each axis.
+        """
+        size, kinds = images.shape[2:], self.sampling.kinds
+        sorts = [("patch", self._patch)] * ("patch" in kinds) + [("view", self._view)] * bool(_views(kinds))
+        for name, draw in sorts:
+            rows, changed, here, there = [], [], [], []
+            for row, number in enumerate(numbers):
+                generator = _generator(self.sampling.seed, number, name)
+                for _ in range(self.sampling.draws):
+                    image, pixels, found = draw(images[row : row + 1], generator, spacing)
+                    rows.append(row)
+                    changed.append(image)
+                    here.append(pixels)
+                    there.append(found)
+            before = self._at(here, [feature[rows] for feature in features], size)
+            self._add(name, before - self._at(there, self.reading.features(torch.cat(changed)), size))
+        quiet = [row for row, flag in enumerate(normal) if flag and "quiet" in kinds]
+        if quiet:
+            places: list[Tensor] = []
+            for row in quiet:
+                generator = _generator(self.sampling.seed, numbers[row], "quiet")
+                count = (self.sampling.draws * self.sampling.pixels,)
+                places.append(torch.stack([torch.randint(n, count, generator=generator) for n in size], -1))
+            self._add("quiet", self._at(places, [feature[quiet] for feature in features], size))
+
+    def _at(self, pixels: Sequence[Tensor], features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Channels at pixels (P, D) of each image: (B · P, C)."""
+        points = torch.stack(list(pixels)).to(features[0].device)
+        return self.reading.at(points, features, size).transpose(1, 2).flatten(0, 1)
+
+    def _add(self, name: str, gaps: Tensor) -> None:
+        """Add differences (M, C): single precision within a batch, double beyond, over some ten thousand pixels."""
+        square, total = (gaps.T @ gaps).cpu().double(), gaps.sum(0).cpu().double()
+        if name in self._counts:
+            square, total = square + self._squares[name], total + self._sums[name]
+        self._squares[name], self._sums[name] = square, total
+        self._counts[name] = self._counts.get(name, 0) + len(gaps)
+
+    def _view(
+        self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A view (1, C, *S) of an image, pixels (P, D) of the image, and where the view has them (P, D)."""
+        size = image.shape[2:]
+        limits = largest_shifts(self.reading.levels[max(self.reading.taps)])
+        view = draw_view(size, _views(self.sampling.kinds), limits, generator, spacing)
+        pixels = torch.stack(
+            [
+                torch.randint(margin, n - margin, (self.sampling.pixels,), generator=generator)
+                for margin, n in zip(view.margins(size), size, strict=True)
+            ],
+            -1,
+        )
+        return view.apply(image), pixels, _where(view, pixels, size)
+
+    def _patch(
+        self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """An image (1, C, *S) with a box replaced, and pixels outside of it, twice (P, D)."""
+        size = image.shape[2:]
+
+        def draw(low: int, high: int) -> int:
+            return int(torch.randint(low, high + 1, (), generator=generator))
+
+        sides = [draw(max(1, n // 4), max(1, n // 2)) for n in size]
+        starts = [draw(0, n - side) for n, side in zip(size, sides, strict=True)]
+        spans = [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
+        box = (slice(None), slice(None), *spans)
+        moves = [draw(min(side, n - side), max(side, n - side)) for n, side in zip(size, sides, strict=True)]
+        changed = image.clone()
+        changed[box] = image.roll(moves, dims=list(range(2, image.ndim)))[box]
+        # Uniform over the pixels outside: draw over the image, and keep those.
+        low, high = torch.tensor(starts), torch.tensor(starts) + torch.tensor(sides)
+        pixels = torch.empty(0, len(size), dtype=torch.int64)
+        while len(pixels) < self.sampling.pixels:
+            some = torch.stack([torch.randint(n, (2 * self.sampling.pixels,), generator=generator) for n in size], -1)
+            inside = ((some >= low) & (some < high)).all(-1)
+            pixels = torch.cat([pixels, some[~inside]])
+        pixels = pixels[: self.sampling.pixels]
+        return changed, pixels, pixels
+
+
+def combine(matrices: Mapping[str, Floats], scale: Floats) -> Floats:
+    """One penalty (C, C) on the weights of standardised features.
+
+    Each part is brought to the units of the standardised features, scaled to a mean diagonal of 1, so that λ means the
+    same for every network, and weighted by `SHARES`.
+
+    Args:
+        matrices: The parts of Q.
+        scale: (C,) by which features are divided; infinite for those that do not vary.
+    """
+    varying = max(int(np.isfinite(scale).sum()), 1)
+    total = np.zeros((len(scale), len(scale)))
+    for name, matrix in matrices.items():
+        standardised = matrix / np.outer(scale, scale)
+        total += SHARES[name] * standardised / (np.trace(standardised) / varying or 1.0)
+    return total
+
+
+def _views(kinds: Sequence[Demand]) -> list[ViewKind]:
+    return [kind for kind in kinds if kind != "patch" and kind != "quiet"]
+
+
+def _generator(seed: int, number: int, name: str) -> torch.Generator:
+    state = np.random.SeedSequence([seed, number, list(SHARES).index(name)]).generate_state(2)
+    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+
+
+def _where(view: View, pixels: Tensor, size: Sequence[int]) -> Tensor:
+    """Where in the view's own grid the pixels (P, D) of the image are found."""
+    strides = torch.tensor([math.prod(size[axis + 1 :]) for axis in range(len(size))])
+    grid = torch.arange(math.prod(size)).view(1, 1, *size)
+    found = view.invert(grid).flatten()[(pixels * strides).sum(-1)]
+    return torch.stack(torch.unravel_index(found, tuple(size)), -1)

@@ -1,0 +1,126 @@
+"""Pooled features of a frozen network: what the head is fitted to, kept on disk a few KB a case."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hrcam_lightning.geometry import resampled_mean, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from hrcam_lightning.geometry import Level, Resampling
+    from hrcam_lightning.model import LocalizationModel
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+CHUNK = 8_000_000
+"""Numbers that are brought to double precision at a time: 64 MB."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which levels of a frozen network are read, and where their cells are taken to lie.
+
+    Attributes:
+        model: The network with its own head, in evaluation mode.
+        taps: Levels by index, none of them negative.
+        resampling: See `hrcam_lightning.geometry`.
+        precision: Context in which the network runs; what follows is always in single precision.
+    """
+
+    model: LocalizationModel
+    taps: Sequence[int]
+    resampling: Resampling
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Levels of the backbone, read or not."""
+        return self.model.backbone.levels
+
+    @property
+    def channels(self) -> int:
+        """Number C of channels of all levels that are read."""
+        return sum(self.levels[tap].channels for tap in self.taps)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What the network makes of images (B, C, *S): (B, C_l, *S_l) float32 for every level.
+
+        Raises:
+            InputError: If the images do not fit the network.
+        """
+        with self.precision():
+            return [feature.float() for feature in self.model.features(images)]
+
+    def pooled(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Mean over the image of every channel as resampled, (B, C): the head's logit is linear in it.
+
+        Pooled features of HR-CAM (Shinde et al., MICCAI 2019) are means over the cells. With half-pixel resampling and
+        sizes that the strides divide the two agree; here the logit is the mean of the map at any size.
+
+        Args:
+            features: (B, C_l, *S_l) of every level of the backbone.
+            size: Image size ``S``.
+        """
+        parts = [resampled_mean(features[tap], self.levels[tap], size, self.resampling) for tap in self.taps]
+        return torch.cat(parts, 1)
+
+    def at(self, pixels: Tensor, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Every channel as resampled, at some pixels of the image: (B, C, P).
+
+        Args:
+            pixels: (B, P, D) int64, coordinates.
+            features: (B, C_l, *S_l) of every level of the backbone.
+            size: Image size ``S``.
+        """
+        parts = [sample(features[tap], self.levels[tap], pixels, size, self.resampling) for tap in self.taps]
+        return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Pooled features of the cases of a split.
+
+    Attributes:
+        values: (N, C) float32, on disk.
+        labels: (N,) class numbers, or (N, K) findings.
+    """
+
+    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+    def chunks(self) -> Iterator[tuple[slice, Floats]]:
+        """Rows in double precision, a portion at a time, whatever N."""
+        cases, channels = self.values.shape
+        rows = max(1, CHUNK // channels)
+        for start in range(0, cases, rows):
+            part = slice(start, min(start + rows, cases))
+            yield part, np.asarray(self.values[part], dtype=np.float64)
+
+    def moments(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (C,) over the cases. A channel that does not vary has an infinite one.
+
+        Divided by it, it is 0 everywhere, and so is its weight.
+        """
+        mean = sum((chunk.sum(0) for _, chunk in self.chunks()), np.zeros(self.values.shape[1])) / len(self.values)
+        square = sum((((chunk - mean) ** 2).sum(0) for _, chunk in self.chunks()), np.zeros_like(mean))
+        deviation = np.sqrt(square / len(self.values))
+        # float32 features that do not vary still differ in their last bits
+        return mean, np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf)
+
+
+@contextmanager
+def on_disk(folder: Path, cases: int, channels: int) -> Iterator[np.memmap[tuple[int, ...], np.dtype[np.float32]]]:
+    """An array (N, C) float32 in a file without a name, which is gone when the block ends, however it ends."""
+    with TemporaryFile(dir=folder) as file:
+        yield np.memmap(file, dtype=np.float32, mode="w+", shape=(cases, channels))

@@ -1,0 +1,152 @@
+"""The second stage as a callback: the head is fitted before the first batch is validated."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import Callback
+from rich.progress import track
+
+from hrcam_lightning.backbones import ConvPyramid
+from hrcam_lightning.errors import InputError
+from hrcam_lightning.retrofit.choice import RIDGES, STRENGTHS, candidates, choose
+from hrcam_lightning.retrofit.equivariance import Equivariance, Sampling
+from hrcam_lightning.retrofit.features import Reading, on_disk
+from hrcam_lightning.retrofit.gather import Gathered, gather
+from hrcam_lightning.retrofit.head import install, taps_of
+from hrcam_lightning.retrofit.report import agreement, show, write
+from hrcam_lightning.retrofit.solver import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lightning.pytorch import Trainer
+    from torch import Tensor
+
+    from hrcam_lightning.geometry import Resampling
+    from hrcam_lightning.task import LocalizationTask
+
+
+class RetrofitStage(Callback):
+    """Read a frozen network, fit a linear head to what was read, and put the head in the place of the task's own.
+
+    It runs where validation starts: by then the network is built, checked against the data, loaded and on its device,
+    and the validation that follows scores the new maps and sets their thresholds, as after training.
+
+    Args:
+        levels: Levels to read.
+        equivariance: λ, or ``auto``.
+        l2: Strength of the ridge penalty, or ``auto``.
+        resampling: Where cells are taken to lie. If not given, ``half_pixel`` without λ, which is published, and
+            ``receptive_field`` with it: what is held to a place should be shown there.
+        sampling: Views and pixels.
+        trained: Whether the task's own head was trained, so that it may be compared.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[int] | None,
+        equivariance: float | Literal["auto"],
+        l2: float | Literal["auto"],
+        resampling: Resampling | None,
+        sampling: Sampling,
+        trained: bool,
+    ) -> None:
+        for name, value in {"equivariance": equivariance, "l2": l2}.items():
+            if value != "auto" and not value >= 0:
+                raise InputError(f"{name} is {value}, but a strength must not be negative")
+        self.levels, self.resampling, self.sampling, self.trained = levels, resampling, sampling, trained
+        self.strengths = STRENGTHS if equivariance == "auto" else (float(equivariance),)
+        self.ridges = RIDGES if l2 == "auto" else (float(l2),)
+        self.taps: list[int] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Do all of it. Tensors made here are kept, so that they must not be those of inference mode."""
+        with torch.inference_mode(mode=False), ExitStack() as files:
+            self._run(trainer, pl_module, files)
+
+    def _run(self, trainer: Trainer, task: LocalizationTask, files: ExitStack) -> None:
+        assert task.task is not None
+        assert task.classes is not None
+        started = time.monotonic()
+        base = task.network
+        if not self.trained and isinstance(base.backbone, ConvPyramid):
+            raise InputError(
+                "retrofit needs a trained network: give --ckpt_path, or a --model.backbone that brings its own weights"
+            )
+        self.taps = taps_of(base.backbone.levels, self.levels)
+        resampling = self.resampling or ("receptive_field" if any(self.strengths) else "half_pixel")
+        reading = Reading(base, self.taps, resampling, trainer.precision_plugin.forward_context)
+        views = Equivariance(reading, self.sampling) if any(self.strengths) else None
+        training = _pass(trainer, task, reading, files, "train", views)
+        gathered = time.monotonic() - started
+        validation = _pass(trainer, task, reading, files, "val")
+        problem = Problem.of(training.pooled, task.task, task.classes, views.matrices() if views else None)
+        found = candidates(problem, validation.pooled, self.strengths, self.ridges)
+        chosen = choose(found)
+        install(task, self.taps, resampling, *problem.folded(chosen.solution))
+        head = problem.logits(chosen.solution, validation.pooled)
+        match = agreement(validation.logits, head, validation.pooled.labels, task.task)
+        if not self.trained:  # a head at its random start says nothing
+            match = {name: value for name, value in match.items() if name.startswith("head/")}
+        content = {
+            "equivariance": chosen.equivariance,
+            "l2": chosen.l2,
+            "levels": self.taps,
+            "resampling": resampling,
+            "train_cases": len(training.pooled.values),
+            "val_cases": len(validation.pooled.values),
+            "val": match,
+            "views": self._stated(len(training.pooled.values)) if views else None,
+            "seconds": {"train_pass": round(gathered, 2), "all": round(time.monotonic() - started, 2)},
+        }
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write(Path(trainer.default_root_dir), found, content, task.task)
+        show(found, chosen, task.task, match)
+
+    def _stated(self, cases: int) -> dict[str, Any]:
+        rule = self.sampling
+        return {
+            "kinds": list(rule.kinds),
+            "cases": min(rule.cases, cases),
+            "draws_per_case": rule.draws,
+            "pixels_per_draw": rule.pixels,
+            "seed": rule.seed,
+        }
+
+
+def _pass(
+    trainer: Trainer,
+    task: LocalizationTask,
+    reading: Reading,
+    files: ExitStack,
+    split: Literal["train", "val"],
+    equivariance: Equivariance | None = None,
+) -> Gathered:
+    """Stream a split, as much of it as ``trainer.limit_<split>_batches`` allows."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    loader = data.in_order(split)
+    limit = trainer.limit_train_batches if split == "train" else trainer.limit_val_batches
+    batches = min(limit, len(loader)) if isinstance(limit, int) else int(limit * len(loader))
+    cases = min(len(loader.dataset), batches * data.batch_size)
+    values = files.enter_context(on_disk(Path(trainer.default_root_dir), cases, reading.channels))
+    shown = track(
+        islice(loader, batches),
+        description=f"Reading {split}",
+        total=batches,
+        disable=trainer.progress_bar_callback is None,
+    )
+    return gather(shown, reading, values, equivariance, _normal(task), trainer.strategy.batch_to_device)
+
+
+def _normal(task: LocalizationTask) -> Callable[[Tensor], bool]:
+    """Which labels mean "no finding"."""
+    if task.task != "multiclass":
+        return lambda label: not label.any()
+    number = task.classes.index("normal") if task.classes and "normal" in task.classes else -1
+    return lambda label: int(label) == number

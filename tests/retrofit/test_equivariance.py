@@ -1,0 +1,185 @@
+"""The parts of Q against brute force: everything resampled, every view undone, every pixel looked up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hrcam_lightning import InputError, LocalizationModel
+from hrcam_lightning.backbones import Backbone, ConvPyramid
+from hrcam_lightning.decoders import HRCAM
+from hrcam_lightning.geometry import Level, Resampling, resample, sample
+from hrcam_lightning.pooling import MeanPooling
+from hrcam_lightning.retrofit.equivariance import SHARES, Demand, Equivariance, Sampling, combine
+from hrcam_lightning.retrofit.features import Floats, Reading
+from hrcam_lightning.views import draw_view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BOTH: list[Resampling] = ["receptive_field", "half_pixel"]
+SIZES = [(16, 16), (9, 8, 9)]
+
+
+def _reading(size: tuple[int, ...], resampling: Resampling = "receptive_field") -> Reading:
+    torch.manual_seed(0)
+    backbone = ConvPyramid(1, len(size), width=2, depth=3).eval()
+    model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), MeanPooling(), resampling)
+    return Reading(model, [0, 2], resampling)
+
+
+def _images(size: tuple[int, ...], cases: int = 6) -> Tensor:
+    return torch.randn(cases, 1, *size, generator=torch.Generator().manual_seed(1))
+
+
+def _parts(
+    reading: Reading, images: Tensor, kinds: Sequence[Demand], batch: int = 6, pixels: int = 50, draws: int = 2
+) -> dict[str, Floats]:
+    found = Equivariance(reading, Sampling(tuple(kinds), 6, draws, pixels, seed=3))
+    with torch.no_grad():
+        for first in range(0, len(images), batch):
+            part = images[first : first + batch]
+            numbers = range(first, first + len(part))
+            found.update(part, reading.features(part), list(numbers), [number % 2 == 0 for number in numbers])
+    return found.matrices()
+
+
+def _channels(reading: Reading, images: Tensor) -> Tensor:
+    """Every channel of the levels that are read, at every pixel: (B, C, *S)."""
+    features = reading.features(images)
+    size = images.shape[2:]
+    return torch.cat([resample(features[t], reading.levels[t], size, reading.resampling) for t in reading.taps], 1)
+
+
+@pytest.mark.parametrize("resampling", BOTH)
+@pytest.mark.parametrize(("cells", "size"), [((3, 4), (11, 13)), ((2, 3, 2), (7, 9, 5)), ((1, 5), (6, 5))])
+def test_sampling_is_resampling_at_some_pixels(
+    cells: tuple[int, ...], size: tuple[int, ...], resampling: Resampling
+) -> None:
+    level = Level(1, (4.0, 3.5, 2.0)[: len(size)], (1.5, -0.5, 0.0)[: len(size)])
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, *cells, generator=generator)
+    pixels = torch.stack([torch.randint(n, (2, 20), generator=generator) for n in size], -1)
+    whole = resample(maps, level, size, resampling)
+    expected = torch.stack([whole[b][(slice(None), *pixels[b].T)] for b in range(2)])
+    torch.testing.assert_close(sample(maps, level, pixels, size, resampling), expected)
+
+
+@pytest.mark.parametrize("resampling", BOTH)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["patch", "view"])
+@torch.no_grad()
+def test_q_is_the_mean_outer_product_of_differences(
+    name: str, size: tuple[int, ...], resampling: Resampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, images = _reading(size, resampling), _images(size)
+    seen: list[tuple[Tensor, Tensor]] = []  # changed image, pixels of the image
+    views = []
+
+    def spy_view(*args: object) -> object:
+        views.append(draw_view(*args))  # type: ignore[arg-type]
+        return views[-1]
+
+    monkeypatch.setattr("hrcam_lightning.retrofit.equivariance.draw_view", spy_view)
+    method = getattr(Equivariance, f"_{name}")
+
+    def spy(self: Equivariance, *args: object) -> tuple[Tensor, Tensor, Tensor]:
+        changed, pixels, found = method(self, *args)
+        seen.append((changed, pixels))
+        return changed, pixels, found
+
+    monkeypatch.setattr(Equivariance, f"_{name}", spy)
+    kinds: list[Demand] = ["patch"] if name == "patch" else ["flip", "rotation", "shift"]
+    got = _parts(reading, images, kinds)[name]
+    assert len(seen) == 12
+    total, count = torch.zeros(got.shape, dtype=torch.float64), 0
+    for number, (changed, pixels) in enumerate(seen):
+        image = images[number // 2 : number // 2 + 1]
+        after = _channels(reading, changed)
+        if name == "view":
+            torch.testing.assert_close(changed, views[number].apply(image))
+            after = views[number].invert(after)
+            assert views[number].seam(size, torch.device("cpu"))[tuple(pixels.T)].all()
+        else:
+            assert torch.equal(changed[0, 0][tuple(pixels.T)], image[0, 0][tuple(pixels.T)])
+            share = (changed != image).float().mean()
+            assert 0.2 ** len(size) < share <= 0.5 ** len(size)
+        gap = (_channels(reading, image) - after)[0][(slice(None), *pixels.T)].double()
+        total += gap @ gap.T
+        count += len(pixels)
+    np.testing.assert_allclose(got, total / count, rtol=1e-4, atol=1e-7)
+
+
+@torch.no_grad()
+def test_quiet_is_the_covariance_over_the_pixels_of_normal_cases() -> None:
+    reading, images = _reading((16, 16)), _images((16, 16))
+    got = _parts(reading, images, ["quiet"], pixels=20_000, draws=1)["quiet"]
+    flat = _channels(reading, images[::2]).transpose(0, 1).flatten(1).double()
+    expected = torch.cov(flat, correction=0)
+    assert np.abs(got - expected.numpy()).max() < 0.02 * float(expected.diagonal().max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_neither_batches_nor_their_order_matter_but_the_seed_does(size: tuple[int, ...]) -> None:
+    reading, images = _reading(size), _images(size)
+    kinds: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"]
+    together, alone = _parts(reading, images, kinds), _parts(reading, images, kinds, batch=1)
+    assert set(together) == set(SHARES)
+    for name, matrix in together.items():
+        np.testing.assert_allclose(alone[name], matrix, rtol=1e-3, atol=1e-6)
+        assert np.linalg.eigvalsh(matrix).min() > -1e-8
+    assert Sampling(cases=3, seed=1).chosen(10) == Sampling(cases=3, seed=1).chosen(10)
+    assert Sampling(cases=3, seed=1).chosen(10) != Sampling(cases=3, seed=2).chosen(10)
+    assert len(Sampling(cases=3).chosen(10)) == 3
+
+
+class _Pixels(Backbone):
+    """The image itself, and the image two pixels beside itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 1
+        self.levels = (Level(2, (1.0, 1.0), (0.0, 0.0)),)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [torch.cat([images, images.roll(2, -1)], 1)]
+
+
+def test_q_is_zero_for_what_moves_with_the_image_and_stays_where_it_changed() -> None:
+    backbone = _Pixels()
+    model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), MeanPooling())
+    parts = _parts(Reading(model, [0], "receptive_field"), _images((16, 16)), ["patch", "flip"])
+    for matrix in parts.values():
+        assert matrix[0, 0] == 0
+        assert matrix[1, 1] > 0.05
+
+
+def test_parts_are_scaled_and_weighted() -> None:
+    scale = np.array([2.0, np.inf, 0.5])
+    parts = {"patch": np.diag([4.0, 9.0, 0.75]), "view": np.diag([8.0, 1.0, 0.0])}
+    total = combine(parts, scale)
+    np.testing.assert_allclose(total, np.diag([0.5 + SHARES["view"] * 2, 0, 1.5]))
+    assert np.array_equal(combine({}, scale), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("resampling", BOTH)
+@pytest.mark.parametrize("size", [(16, 16), (19, 21), (9, 12, 11)])
+@torch.no_grad()
+def test_pooled_features_are_the_means_of_resampled_channels(size: tuple[int, ...], resampling: Resampling) -> None:
+    reading, images = _reading(size, resampling), _images(size)
+    pooled = reading.pooled(reading.features(images), size)
+    torch.testing.assert_close(pooled, _channels(reading, images).flatten(2).mean(-1), atol=1e-5, rtol=1e-4)
+    assert pooled.shape == (6, reading.channels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [({"cases": 0}, "view_cases is 0"), ({"pixels": -1}, "pixels is -1"), ({"kinds": ()}, "views is empty")],
+)
+def test_a_sampling_out_of_range_is_refused(arguments: dict[str, int], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Sampling(**arguments)  # type: ignore[arg-type]
