@@ -1,4 +1,4 @@
-"""The command line: ``hrcam fit | validate | test | predict``."""
+"""The command line: ``hrcam fit | retrofit | validate | test | predict``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable, replacing
+from hrcam_lightning.retrofit import RetrofitTrainer
 from hrcam_lightning.task import LocalizationTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jsonargparse import Namespace
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.cli import ArgsType
 
@@ -39,10 +41,16 @@ class RunConfig(SaveConfigCallback):
         """Write the file, for training only: a test of a run must not replace what it was trained with."""
         if stage != "fit":
             return
-        config = self.config.clone()
-        config["ckpt_path"] = None  # the file is to train anew, not to go on from where this run did
-        with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
-            part.write_text(self.parser.dump(config), encoding="utf-8")
+        write_config(self.parser, self.config, Path(trainer.default_root_dir))
+
+
+def write_config(parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:
+    """Write the configuration of a run to ``config.yaml``."""
+    config = config.clone()
+    config["ckpt_path"] = None  # the file is to train anew, not to go on from where this run did
+    config.pop("overwrite", None)  # nor over another run; and `test` knows no such option
+    with replacing(folder / "config.yaml") as part:
+        part.write_text(parser.dump(config), encoding="utf-8")
 
 
 class HrcamCLI(LightningCLI):
@@ -69,6 +77,11 @@ class HrcamCLI(LightningCLI):
         for key in ("checkpoint", "last_checkpoint"):
             parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath")
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Commands, and which arguments of the trainer's methods are not options."""
+        return {**LightningCLI.subcommands(), "retrofit": {"model", "datamodule"}}
+
     def _prepare_subcommand_parser(
         self,
         klass: type,
@@ -76,8 +89,8 @@ class HrcamCLI(LightningCLI):
         **kwargs: Any,  # noqa: ANN401 - lightning's own
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "fit":
-            parser.add_argument("--overwrite", type=bool, default=False, help="Train anew over a run that is there.")
+        if subcommand in ("fit", "retrofit"):
+            parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is there.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -90,10 +103,16 @@ class HrcamCLI(LightningCLI):
         check_writable(Path(root))
         if settings["ckpt_path"] is not None:
             settings["ckpt_path"] = str(find_checkpoint(settings["ckpt_path"], root))
-        elif command == "fit":
-            _spare_earlier_run(Path(root), settings["overwrite"] or bool(settings["trainer"]["fast_dev_run"]))
-        else:
+        elif command not in ("fit", "retrofit"):
             raise InputError(f"{command} needs a trained network: give --ckpt_path, for example {root}/best.ckpt")
+        if command == "retrofit" or (command == "fit" and settings["ckpt_path"] is None):
+            _spare_earlier_run(Path(root), settings["overwrite"] or bool(settings["trainer"]["fast_dev_run"]))
+        if (
+            command == "retrofit"
+            and settings["ckpt_path"]
+            and Path(settings["ckpt_path"]).resolve().parent == Path(root).resolve()
+        ):
+            raise InputError(f"{root} holds the base itself: choose another --trainer.default_root_dir for the result")
         self._asked = settings["model"].clone()
 
     def before_instantiate_classes(self) -> None:
@@ -113,6 +132,18 @@ class HrcamCLI(LightningCLI):
         best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
         root = self.trainer.default_root_dir
         self._say(f"Best checkpoint: {best or 'none, for nothing was validated'}   pictures: {root}/maps")
+
+    def after_retrofit(self) -> None:
+        """Write a configuration that `test` and `predict` can use, and say where the run lies."""
+        parser = self._subcommand_parsers["fit"]
+        config = self.config["retrofit"].clone()
+        for name in set(self._subcommand_method_arguments["retrofit"]) - {"ckpt_path", "weights_only"}:
+            del config[name]
+        head = {name: self.model.hparams[name] for name in ("decoder", "pooling", "resampling", "consistency")}
+        folder = Path(self.trainer.default_root_dir)
+        write_config(parser, parser.parse_object({"model": head}, config), folder)
+        self._say(f"Retrofitted checkpoint: {folder}/best.ckpt   what each λ costs: {folder}/retrofit.csv")
+        self._say_where("val")
 
     def after_validate(self) -> None:
         """Say where the files are."""
@@ -141,8 +172,8 @@ def _spare_earlier_run(root: Path, overwrite: bool) -> None:
     earlier = next((name for name in ("best.ckpt", "last.ckpt") if (root / name).is_file()), None)
     if earlier and not overwrite:
         raise InputError(
-            f"{root} holds a run already ({earlier}): go on with --ckpt_path last, choose another "
-            "--trainer.default_root_dir, or replace it with --overwrite true"
+            f"{root} holds a run already ({earlier}): choose another --trainer.default_root_dir, replace it with "
+            "--overwrite true, or go on training with --ckpt_path last"
         )
 
 
@@ -162,6 +193,8 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     # The run folder is also the checkpoints'; config.yaml stands there first.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A retrofit starts from the checkpoint of another folder.
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # says again what our own sentence says
     HrcamCLI(
@@ -169,6 +202,7 @@ def main(args: Sequence[str] | None = None) -> None:
         LocalizationDataModule,
         subclass_mode_data=True,
         seed_everything_default=0,
+        trainer_class=RetrofitTrainer,
         save_config_callback=RunConfig,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={
