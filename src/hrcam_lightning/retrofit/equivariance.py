@@ -117,17 +117,16 @@ class Equivariance:
         size, kinds = images.shape[2:], self.sampling.kinds
         sorts = [("patch", self._patch)] * ("patch" in kinds) + [("view", self._view)] * bool(_views(kinds))
         for name, draw in sorts:
-            rows, changed, here, there = [], [], [], []
+            changed, here, there = [], [], []
             for row, number in enumerate(numbers):
                 generator = _generator(self.sampling.seed, number, name)
-                for _ in range(self.sampling.draws):
-                    image, pixels, found = draw(images[row : row + 1], generator, spacing)
-                    rows.append(row)
-                    changed.append(image)
-                    here.append(pixels)
-                    there.append(found)
-            before = self._at(here, [feature[rows] for feature in features], size)
-            self._add(name, before - self._at(there, self.reading.features(torch.cat(changed)), size))
+                draws = [draw(images[row : row + 1], generator, spacing) for _ in range(self.sampling.draws)]
+                changed += [image for image, _, _ in draws]
+                here.append(torch.cat([pixels for _, pixels, _ in draws]))
+                there += [found for _, _, found in draws]
+            # Both in the order of cases, then draws, then pixels.
+            after = self._at(there, self.reading.features(torch.cat(changed)), size)
+            self._add(name, self._at(here, features, size) - after)
         quiet = [row for row, flag in enumerate(normal) if flag and "quiet" in kinds]
         if quiet:
             places: list[Tensor] = []
