@@ -382,7 +382,7 @@ def test_shared_out_cases_keep_their_total_and_proportions(counts: list[int], to
 
 
 @pytest.mark.parametrize(("shape", "kind"), [((5, 7), np.float32), ((4, 6, 3), np.uint8)])
-def test_a_file_is_the_one_that_nibabel_writes(shape: tuple[int, ...], kind: type) -> None:
+def test_a_file_is_the_one_that_nibabel_writes(shape: tuple[int, ...], kind: type[np.float32 | np.uint8]) -> None:
     """Its header is made once for all files alike; nothing of it may depend on the voxels."""
     affine = np.array([[2.0, 0, 0, -7], [0, 3, 0.5, 1], [0, -0.5, 4, 0], [0, 0, 0, 1]])
     for seed in range(2):
