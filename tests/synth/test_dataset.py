@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from synth import Phantoms, PhantomSpec, SpecError
 from synth.dataset import generate, share
-from synth.files import DatasetError, case_hash, nifti_bytes, read_nifti
+from synth.files import DatasetError, Voxels, case_hash, nifti_bytes, read_nifti
 from synth.verify import open_set, problems
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ def test_a_file_is_the_one_that_nibabel_writes(shape: tuple[int, ...], kind: typ
     """Its header is made once for all files alike; nothing of it may depend on the voxels."""
     affine = np.array([[2.0, 0, 0, -7], [0, 3, 0.5, 1], [0, -0.5, 4, 0], [0, 0, 0, 1]])
     for seed in range(2):
-        voxels = (np.random.default_rng(seed).random(shape) * 9).astype(kind)
+        voxels: Voxels = (np.random.default_rng(seed).random(shape) * 9).astype(kind)  # type: ignore[assignment]
         volume = nib.Nifti1Image(voxels.reshape(*shape, *[1] * (3 - len(shape))), affine)  # type: ignore[no-untyped-call]
         volume.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
         assert gzip.decompress(nifti_bytes(voxels, affine)) == volume.to_bytes()
