@@ -105,7 +105,7 @@ class LocalizationModel(nn.Module):
 
     def _level_maps(self, images: Tensor) -> list[Tensor]:
         _check(images, self.backbone)
-        features = self.backbone(images)
+        features = _features(images, self.backbone)
         # Half precision has 8 to 11 bits: enough for features, too coarse for evidence, where ties decide the peak.
         with _float32(images):
             return self.decoder([feature.float() for feature in features], images.shape[2:])  # type: ignore[no-any-return]
@@ -136,5 +136,24 @@ def _check(images: Tensor, backbone: Backbone) -> None:
         got = " x ".join(str(size) for size in images.shape[2:])
         raise InputError(
             f"images of {got} are smaller than the network's deepest stride, {needed}: "
-            "use larger images or fewer levels (for example --model.backbone.depth 3)"
+            "use larger images or a backbone with fewer levels (for example --model.backbone.depth 3)"
         )
+
+
+def _features(images: Tensor, backbone: Backbone) -> list[Tensor]:
+    size = " x ".join(str(size) for size in images.shape[2:])
+    try:
+        features = backbone(images)
+    except RuntimeError as error:
+        # torch's words where nothing is left of an image before a pooling or an unpadded kernel
+        if not any(words in str(error) for words in ("too small", "greater than actual input size")):
+            raise
+        raise InputError(
+            f"images of {size} are too small for the network: use larger images or fewer levels"
+        ) from error
+    for number, feature in enumerate(features):
+        if feature.numel() == 0:
+            raise InputError(
+                f"level {number} of the network is empty for images of {size}: use larger images or fewer levels"
+            )
+    return features  # type: ignore[no-any-return]
