@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 
 from hrcam_lightning import InputError, LocalizationModel
 from hrcam_lightning.backbones import TappedBackbone
+from hrcam_lightning.cli import main
 from hrcam_lightning.decoders import HRCAM
 from hrcam_lightning.geometry import Level
 from hrcam_lightning.pooling import MaxPooling
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONV, POOL, NORM = [nn.Conv2d, nn.Conv3d], [nn.MaxPool2d, nn.MaxPool3d], [nn.BatchNorm2d, nn.BatchNorm3d]
 
@@ -118,6 +118,15 @@ def test_features_move_by_one_cell_when_the_image_moves_by_the_stride(dims: int)
             moved = backbone(image.roll(int(stride), 2 + axis))[number]
             inner = (..., *(slice(2, -2),) * dims)
             torch.testing.assert_close(moved[inner], still.roll(1, 2 + axis)[inner])
+
+
+def test_a_network_of_colours_gets_grey_images() -> None:
+    network = _Classifier(channels=3).eval()
+    backbone = TappedBackbone(1, 2, network, ["stem"], repeat=3)
+    image = torch.randn(2, 1, 8, 8)
+    assert torch.equal(backbone(image)[0], network.stem(image.expand(-1, 3, -1, -1)))
+    with pytest.raises(InputError, match="repeat is 0"):
+        TappedBackbone(1, 2, network, ["stem"], repeat=0)
 
 
 @torch.no_grad()
@@ -241,3 +250,45 @@ def test_an_image_of_which_nothing_is_left_is_refused_in_one_sentence(size: tupl
     model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), MaxPooling())
     with pytest.raises(InputError, match=f"images of {size[0]} x {size[1]}"):
         model(torch.zeros(1, 1, *size))
+
+
+def test_a_network_from_a_yaml_file_is_trained_and_tested(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function that makes the network, its arguments and weights; the checkpoint is read without running code."""
+    from monai.networks.nets.resnet import resnet10
+
+    monkeypatch.chdir(tmp_path)
+    torch.save(resnet10(spatial_dims=2, n_input_channels=1, num_classes=5).state_dict(), "weights.pt")
+    network = {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 5}
+    backbone = {
+        "network": {"class_path": "monai.networks.nets.resnet10", "init_args": network},
+        "layers": ["layer2", "act"],
+        "weights": "weights.pt",
+    }
+    Path("tapped.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "model": {"backbone": {"class_path": "TappedBackbone", "init_args": backbone}},
+                "data": {
+                    "class_path": "CaseDataModule",
+                    "init_args": {"cases": str(tiny_set / "cases.csv"), "batch_size": 4},
+                },
+                "trainer": {
+                    "default_root_dir": "run",
+                    "accelerator": "cpu",
+                    "max_epochs": 1,
+                    "enable_progress_bar": False,
+                },
+            }
+        )
+    )
+    main(["fit", "-c", "tapped.yaml"])
+    main(["test", "-c", "tapped.yaml", "--ckpt_path", "run/best.ckpt"])
+    assert Path("run/test/metrics.json").is_file()
+    state = torch.load("run/best.ckpt", weights_only=True)["state_dict"]
+    assert state["model.decoder.weights.1"].shape == (1, 128)
+    before = torch.load("weights.pt", weights_only=True)
+    trained = state["model.backbone.network.layer2.0.conv1.weight"]
+    assert 0 < float((trained - before["layer2.0.conv1.weight"]).abs().max()) < 0.1
+    assert torch.equal(state["model.backbone.network.fc.weight"], before["fc.weight"])

@@ -37,6 +37,7 @@ class TappedBackbone(Backbone):
         network: Makes the network, or is one; or a ``.pt2`` file of ``torch.export.save``, from a source you trust.
         layers: Names of layers as ``named_modules`` has them, in any order.
         weights: File of weights for the network, see `load_weights`.
+        repeat: How often the network gets the image's channels: 3 gives grey images to a network of colours.
 
     Raises:
         InputError: If a layer does not exist or is no level, or if the weights do not fit.
@@ -49,24 +50,29 @@ class TappedBackbone(Backbone):
         network: Callable[[], nn.Module] | str,
         layers: Sequence[str],
         weights: str | None = None,
+        repeat: int = 1,
     ) -> None:
         super().__init__()
         if dims not in (2, 3):
             raise InputError(f"{type(self).__name__}: dims is {dims}, but images have 2 or 3 axes")
-        self.channels = channels
+        if repeat < 1:
+            raise InputError(f"{type(self).__name__}: repeat is {repeat}, but must be at least 1")
+        self.channels, self.repeat = channels, repeat
         self.network = _made(network)
         self.layers = list(layers)
         _check_names(self.network, self.layers)
         if weights is not None:
             load_weights(self.network, weights)
         names = [f"the layer {name}" for name in self.layers]
-        levels = measure_levels(_Whole(self.network, self.layers), channels, dims, names)
+        levels = measure_levels(_Whole(self.network, self.layers), channels * repeat, dims, names)
         order = sorted(range(len(levels)), key=lambda number: math.prod(levels[number].stride))
         self.layers = [self.layers[number] for number in order]
         self.levels = tuple(levels[number] for number in order)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features (B, levels[i].channels, *S_i) of the tapped layers, fine to coarse."""
+        if self.repeat > 1:
+            images = torch.cat([images] * self.repeat, 1)
         with _tapped(self.network, self.layers) as taps, suppress(_AllFound):
             self.network(images)
         return taps.features()
