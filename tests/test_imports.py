@@ -46,6 +46,15 @@ def test_only_the_phantom_module_imports_synth() -> None:
     assert {path.name for path in FILES if "synth" in _roots(path)} == {"phantoms.py"}
 
 
+@pytest.mark.parametrize("library", ["monai", "timm", "safetensors"])
+def test_slow_and_optional_libraries_stand_behind_one_file_and_are_imported_late(library: str) -> None:
+    users = [path for path in FILES if library in _roots(path)]
+    assert [path.name for path in users] == [f"{library}.py" if library != "safetensors" else "weights.py"]
+    for node in ast.parse(users[0].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert library not in ast.unparse(node).split(".")[0], ast.unparse(node)
+
+
 def test_modules_form_no_circle() -> None:
     def name(path: Path) -> str:
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts

@@ -191,6 +191,8 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # Of defaults of foreign networks, such as MONAI's ("relu", {...}): they are as good as lists.
+    warnings.filterwarnings("ignore", message=r"\s*Dump of a value that does not round-trip")
     # The run folder is also the checkpoints'; config.yaml stands there first.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # A retrofit starts from the checkpoint of another folder.

@@ -81,7 +81,7 @@ class LocalizationModel(nn.Module):
             InputError: If the images do not fit the network.
         """
         _check(images, self.backbone)
-        return self.backbone(images)  # type: ignore[no-any-return]
+        return _features(images, self.backbone)
 
     def read(self, features: list[Tensor], size: torch.Size) -> LocalizationOutput:
         """Logits and maps from the backbone's features of images of a `size`."""
@@ -143,5 +143,24 @@ def _check(images: Tensor, backbone: Backbone) -> None:
         got = " x ".join(str(size) for size in images.shape[2:])
         raise InputError(
             f"images of {got} are smaller than the network's deepest stride, {needed}: "
-            "use larger images or fewer levels (for example --model.backbone.depth 3)"
+            "use larger images or a backbone with fewer levels (for example --model.backbone.depth 3)"
         )
+
+
+def _features(images: Tensor, backbone: Backbone) -> list[Tensor]:
+    size = " x ".join(str(size) for size in images.shape[2:])
+    try:
+        features = backbone(images)
+    except RuntimeError as error:
+        # torch's words where nothing is left of an image before a pooling or an unpadded kernel
+        if not any(words in str(error) for words in ("too small", "greater than actual input size")):
+            raise
+        raise InputError(
+            f"images of {size} are too small for the network: use larger images or fewer levels"
+        ) from error
+    for number, feature in enumerate(features):
+        if feature.numel() == 0:
+            raise InputError(
+                f"level {number} of the network is empty for images of {size}: use larger images or fewer levels"
+            )
+    return features  # type: ignore[no-any-return]
