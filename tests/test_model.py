@@ -178,6 +178,13 @@ def test_images_that_do_not_fit_are_refused_in_one_sentence(images: Tensor, sent
         _model((16, 16), MeanPooling())(images)
 
 
+def test_a_single_small_image_cannot_be_trained_on() -> None:
+    model = _model((8, 8), MeanPooling()).train()
+    with pytest.raises(InputError, match="one image of 8 x 8 leaves batch norm one value a channel"):
+        model(_images((8, 8), batch=1))
+    model(_images((8, 8), batch=2))
+
+
 @pytest.mark.parametrize("taps", [[4], [0, 0], [], [1, -3]])
 def test_taps_that_are_no_levels_are_refused(taps: list[int]) -> None:
     with pytest.raises(InputError, match="taps is"):

@@ -151,6 +151,13 @@ def _features(images: Tensor, backbone: Backbone) -> list[Tensor]:
     size = " x ".join(str(size) for size in images.shape[2:])
     try:
         features = backbone(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's words where batch norm has nothing to compare
+            raise
+        raise InputError(
+            f"a training batch of one image of {size} leaves batch norm one value a channel at the deepest level: "
+            "use --data.batch_size 2 or more, larger images, or fewer levels"
+        ) from error
     except RuntimeError as error:
         # torch's words where nothing is left of an image before a pooling or an unpadded kernel
         if not any(words in str(error) for words in ("too small", "greater than actual input size")):
