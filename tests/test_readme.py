@@ -14,7 +14,7 @@ from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/models.md"))
 
 
 def _blocks(language: str) -> list[str]:
@@ -41,7 +41,7 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
     commands = [
         shlex.split(line) for block in _blocks("sh") for line in block.splitlines() if line.startswith("hrcam ")
     ]
-    assert {command[1] for command in commands} == {"fit", "test", "predict"}
+    assert {command[1] for command in commands} == {"fit", "test", "predict", "retrofit"}
     for command in commands:
         options = {word for word in command if word.startswith("--")} - {
             "--data",
