@@ -1,4 +1,4 @@
-"""What a map costs beside the logits alone: ``python benchmarks/map_cost.py [SIZE] [BATCH] [CLASSES]``.
+"""What a map costs beside the logits alone: ``python benchmarks/map_cost.py [SIZE] [BATCH] [CLASSES] [NETWORK]``.
 
 Same network, same images, same run; the forms take turns, and the median of each is compared. Peak memory is that of
 a fresh process for each form, above what network and images take (Linux only).
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hrcam_lightning import LocalizationModel
-from hrcam_lightning.backbones import ConvPyramid
+from hrcam_lightning.backbones import ConvPyramid, MonaiBackbone
 from hrcam_lightning.decoders import HRCAM
 from hrcam_lightning.geometry import resample
 from hrcam_lightning.pooling import MeanPooling
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 ROUNDS = 15
 
 
-def build(classes: int) -> LocalizationModel:
-    """HR-CAM on all five levels of the default backbone, mean pooling."""
+def build(classes: int, network: str) -> LocalizationModel:
+    """HR-CAM on all levels of the default backbone, or of one of MONAI's by name; mean pooling."""
     torch.manual_seed(0)
-    backbone = ConvPyramid(1, 2)
+    pyramid = network == "ConvPyramid"
+    backbone = ConvPyramid(1, 2) if pyramid else MonaiBackbone(1, 2, network, stem_stride=2)
     return LocalizationModel(backbone, HRCAM(backbone.levels, classes), MeanPooling()).eval()
 
 
@@ -55,9 +56,9 @@ FORMS: dict[str, Callable[[LocalizationModel, Tensor], object]] = {
 
 
 @torch.inference_mode()
-def peak_megabytes(form: str, size: int, batch: int, classes: int) -> float:
+def peak_megabytes(form: str, size: int, batch: int, classes: int, network: str) -> float:
     """Memory that a form needs at its peak, above what the network and the images take."""
-    model, images = build(classes), torch.randn(batch, 1, size, size)
+    model, images = build(classes, network), torch.randn(batch, 1, size, size)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: start the peak anew, import torch having been higher
     before = _status("VmRSS")
     FORMS[form](model, images)
@@ -70,9 +71,9 @@ def _status(key: str) -> float:
 
 
 @torch.inference_mode()
-def main(size: int = 224, batch: int = 8, classes: int = 14) -> None:
+def main(size: int = 224, batch: int = 8, classes: int = 14, network: str = "ConvPyramid") -> None:
     """Print the table."""
-    model, images = build(classes), torch.randn(batch, 1, size, size)
+    model, images = build(classes, network), torch.randn(batch, 1, size, size)
     torch.testing.assert_close(model(images).maps, naive(model, images), atol=1e-4, rtol=1e-4)
     times: dict[str, list[float]] = {name: [] for name in FORMS}
     for _ in range(ROUNDS):
@@ -81,8 +82,8 @@ def main(size: int = 224, batch: int = 8, classes: int = 14) -> None:
             form(model, images)
             times[name].append(time.perf_counter() - start)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = {name: pool.apply(peak_megabytes, (name, size, batch, classes)) for name in FORMS}
-    print(f"{batch} images of {size} x {size}, {classes} classes, {torch.get_num_threads()} threads")
+        peaks = {name: pool.apply(peak_megabytes, (name, size, batch, classes, network)) for name in FORMS}
+    print(f"{network}, {batch} images of {size} x {size}, {classes} classes, {torch.get_num_threads()} threads")
     print(f"{'':16s} {'ms':>8s} {'time':>7s} {'MB':>8s} {'memory':>7s}")
     time_of, memory_of = statistics.median(times["logits alone"]), peaks["logits alone"]
     for name in FORMS:
@@ -92,4 +93,4 @@ def main(size: int = 224, batch: int = 8, classes: int = 14) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:4]), *sys.argv[4:])  # type: ignore[arg-type]

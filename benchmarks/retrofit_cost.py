@@ -1,0 +1,93 @@
+"""What a retrofit costs beside a forward pass over its cases: ``python benchmarks/retrofit_cost.py [CASES] [NETWORK]``.
+
+Phantoms of the demo set in memory, a network of MONAI with random weights (the cost does not depend on them), 64
+validation cases. The published form and the default are compared with the forward pass alone, in processor time of the
+same run; both include the choice of λ and L2 and the solver.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from hrcam_lightning import LocalizationModel
+from hrcam_lightning.backbones import MonaiBackbone
+from hrcam_lightning.data import PhantomDataModule
+from hrcam_lightning.data.module import collate
+from hrcam_lightning.decoders import CAM
+from hrcam_lightning.pooling import MeanPooling
+from hrcam_lightning.retrofit.choice import RIDGES, STRENGTHS, candidates, choose
+from hrcam_lightning.retrofit.equivariance import Equivariance, Sampling
+from hrcam_lightning.retrofit.features import Reading, on_disk
+from hrcam_lightning.retrofit.gather import Gathered, gather
+from hrcam_lightning.retrofit.solver import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hrcam_lightning.data import Batch
+
+SPEC = Path(__file__).parents[1] / "configs" / "synth" / "demo.yaml"
+BATCH, VALIDATION = 16, 64
+
+
+def draw(cases: int) -> list[Batch]:
+    """Batches of phantoms."""
+    data = PhantomDataModule(str(SPEC), counts={"train": cases}).dataset("train")
+    samples = [data[index] for index in range(cases)]
+    return [collate(samples[start : start + BATCH]) for start in range(0, cases, BATCH)]
+
+
+@torch.no_grad()
+def forward(model: LocalizationModel, batches: list[Batch]) -> None:
+    """The pass that anybody needs."""
+    for batch in batches:
+        model.logits(batch["image"])
+
+
+def retrofit(model: LocalizationModel, batches: list[Batch], *, cured: bool) -> None:
+    """All of the second stage."""
+    reading = Reading(model, list(range(len(model.backbone.levels))), "receptive_field")
+    count = sum(len(batch["case"]) for batch in batches)
+    views = Equivariance(reading, Sampling()) if cured else None
+
+    def read(part: list[Batch], cases: int, penalty: Equivariance | None) -> Gathered:
+        with on_disk(Path(tempfile.gettempdir()), cases, reading.channels) as values:
+            return gather(part, reading, values, penalty)
+
+    training = read(batches, count, views)
+    validation = read(batches[: VALIDATION // BATCH], VALIDATION, None)
+    problem = Problem.of(training.pooled, "binary", ["lesion"], views.matrices() if views else None)
+    choose(candidates(problem, validation.pooled, STRENGTHS if cured else (0.0,), RIDGES))
+
+
+def main(cases: int = 2000, network: str = "resnet18") -> None:
+    """Print the table."""
+    torch.manual_seed(0)
+    backbone = MonaiBackbone(1, 2, network, stem_stride=2)
+    model = LocalizationModel(backbone, CAM(backbone.levels, 1), MeanPooling()).eval()
+    batches = draw(cases)
+    forward(model, batches[:4])
+    seconds = {}
+    runs: dict[str, Callable[[], None]] = {
+        "one forward pass": lambda: forward(model, batches),
+        "as published": lambda: retrofit(model, batches, cured=False),
+        "with the penalty": lambda: retrofit(model, batches, cured=True),
+    }
+    for name, run in runs.items():
+        start = time.process_time()
+        run()
+        seconds[name] = time.process_time() - start
+    looked = min(Sampling().cases, cases) * Sampling().draws * 2
+    print(f"{network}, {cases} cases; the penalty looks at {looked} patches and views ({looked / cases:.1f} passes)")
+    for name, value in seconds.items():
+        print(f"{name:18s} {value:7.1f} s {value / seconds['one forward pass']:6.2f} passes")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]), *sys.argv[2:])  # type: ignore[arg-type]
