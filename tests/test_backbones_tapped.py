@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from hrcam_lightning import InputError, LocalizationModel
+from hrcam_lightning import InputError, LocalizationModel, LocalizationTask
 from hrcam_lightning.backbones import TappedBackbone
 from hrcam_lightning.cli import main
 from hrcam_lightning.decoders import HRCAM
@@ -286,9 +286,12 @@ def test_a_network_from_a_yaml_file_is_trained_and_tested(
     main(["fit", "-c", "tapped.yaml"])
     main(["test", "-c", "tapped.yaml", "--ckpt_path", "run/best.ckpt"])
     assert Path("run/test/metrics.json").is_file()
+    Path("weights.pt").rename("elsewhere.pt")  # the checkpoint has them by now
+    LocalizationTask.load_from_checkpoint("run/best.ckpt", weights_only=True)
+    main(["test", "-c", "tapped.yaml", "--ckpt_path", "run/best.ckpt"])
     state = torch.load("run/best.ckpt", weights_only=True)["state_dict"]
     assert state["model.decoder.weights.1"].shape == (1, 128)
-    before = torch.load("weights.pt", weights_only=True)
+    before = torch.load("elsewhere.pt", weights_only=True)
     trained = state["model.backbone.network.layer2.0.conv1.weight"]
     assert 0 < float((trained - before["layer2.0.conv1.weight"]).abs().max()) < 0.1
     assert torch.equal(state["model.backbone.network.fc.weight"], before["fc.weight"])

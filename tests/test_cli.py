@@ -276,6 +276,17 @@ def test_optimiser_schedule_and_parts_come_from_yaml(
     assert second == pytest.approx(first / 10)
 
 
+def test_thresholds_of_other_maps_are_left_out(fitted: Path, tiny_set: Path) -> None:
+    """Averaging over views lowers peaks: a threshold of plain maps would seem stricter than it is."""
+    task = LocalizationTask.load_from_checkpoint("run/best.ckpt", weights_only=True)
+    assert task.thresholds.isfinite().all()
+    with pytest.warns(UserWarning, match="thresholds were set with view_averaging True and are left out"):
+        main(again("test", fitted, tiny_set / "cases.csv", "--model.view_averaging", "false"))
+    entry = json.loads((fitted / "test/metrics.json").read_text())["test/normal/false_activation"]
+    assert entry["value"] is None
+    assert entry["reason"].startswith("no threshold")
+
+
 def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:
     command = [sys.executable, "-m", "hrcam_lightning", *again("test", fitted, tiny_set / "cases.csv")]
     main(command[3:])

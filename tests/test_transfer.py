@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, ReduceLROnPlateau
 
 from hrcam_lightning import InputError, LocalizationTask
 from hrcam_lightning.backbones import ConvPyramid
@@ -155,3 +155,12 @@ def test_without_a_rate_training_does_not_end_early(tmp_path: Path, spec_path: P
     assert _fit(task, tmp_path, spec_path, max_epochs=4, limit_train_batches=1, limit_val_batches=0).current_epoch == 4
     with pytest.raises(InputError, match="stop_rate is -1"):
         _task(stop_rate=-1.0)
+
+
+def test_a_schedule_that_warms_up_below_the_rate_is_not_at_its_end(tmp_path: Path, spec_path: Path) -> None:
+    """one_cycle starts at a 25th of the highest rate and falls to almost nothing; 0 means never, even at rate 0."""
+    task = _task(optimizer=partial(SGD, lr=1e-3), lr_scheduler="one_cycle", stop_rate=1e-4)
+    trainer = _fit(task, tmp_path, spec_path, max_epochs=6, limit_train_batches=2, limit_val_batches=0)
+    assert trainer.current_epoch >= 5
+    task = _task(optimizer=partial(SGD, lr=1e-3), lr_scheduler=partial(CosineAnnealingLR, T_max=2), stop_rate=0.0)
+    assert _fit(task, tmp_path, spec_path, max_epochs=4, limit_train_batches=1, limit_val_batches=0).current_epoch == 4

@@ -40,6 +40,7 @@ def export(model: LocalizationModel, size: tuple[int, ...]) -> ExportedProgram:
     ``torch.export.save(export(model, (64, 64)), "model.pt2")`` writes it, and
     ``torch.export.load("model.pt2").module()(images)`` runs it where torch alone is installed.
 
+    It is the network itself, one pass without view averaging, also where the task averages its maps over views.
     The program runs on the CPU; ``torch.export.passes.move_to_device_pass`` moves it.
 
     Args:

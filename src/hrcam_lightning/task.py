@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import AdamW, Optimizer
 
 from hrcam_lightning.backbones import Backbone, ConvPyramid
@@ -185,14 +186,30 @@ class LocalizationTask(LightningModule):
         return self.model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the settings that are plain data, without the file of weights that training started from.
+        """Keep the settings that are plain data, without the weights that training started from.
 
         Under the command line all of them are. From Python the parts are classes or functions; a checkpoint that loads
-        without running code cannot hold these, so they are given again when it is loaded.
+        without running code cannot hold these, so they are given again when it is loaded. The weights are in the
+        checkpoint by now: neither their file nor a download may be needed to load it.
         """
         settings = checkpoint["hyper_parameters"]
-        checkpoint["hyper_parameters"] = {name: value for name, value in settings.items() if not callable(value)}
-        checkpoint["hyper_parameters"]["weights"] = None
+        kept = copy.deepcopy({name: value for name, value in settings.items() if not callable(value)})
+        kept["weights"] = None
+        backbone = (kept.get("backbone") or {}).get("init_args") or {}
+        for name, nothing in {"weights": None, "pretrained": False}.items():
+            if name in backbone:
+                backbone[name] = nothing
+        checkpoint["hyper_parameters"] = kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Forget thresholds that were set on maps of another kind: averaged over views, or not."""
+        settings = checkpoint["hyper_parameters"]
+        if settings.get("view_averaging", self.view_averaging) != self.view_averaging:
+            rank_zero_warn(
+                "the checkpoint's thresholds were set with view_averaging "
+                f"{not self.view_averaging} and are left out: give it to validate, fit or retrofit as well"
+            )
+            checkpoint["state_dict"]["thresholds"] = torch.full_like(checkpoint["state_dict"]["thresholds"], torch.nan)
 
     # --- steps
 
@@ -269,9 +286,10 @@ class LocalizationTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.lr_scheduler, optimizer, steps)}
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
-        """Step a schedule, and end training where it has fallen to `stop_rate`."""
+        """Step a schedule, and end training where it has fallen to `stop_rate`; one that warms up begins below it."""
+        before = _rate(scheduler)
         super().lr_scheduler_step(scheduler, metric)
-        if max(group["lr"] for group in scheduler.optimizer.param_groups) <= self.stop_rate:
+        if self.stop_rate and _rate(scheduler) <= min(self.stop_rate, before) and _rate(scheduler) < before:
             self.trainer.should_stop = True
 
     # --- views
@@ -292,6 +310,10 @@ class LocalizationTask(LightningModule):
             )
         done = self.global_step / steps
         return self.consistency * min(1.0, done / self.consistency_ramp)
+
+
+def _rate(scheduler: LRSchedulerTypeUnion) -> float:
+    return max(float(group["lr"]) for group in scheduler.optimizer.param_groups)
 
 
 def _cat(images: Tensor, views: Tensor) -> Tensor:

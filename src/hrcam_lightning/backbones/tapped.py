@@ -73,7 +73,9 @@ class TappedBackbone(Backbone):
         """Features (B, levels[i].channels, *S_i) of the tapped layers, fine to coarse."""
         if self.repeat > 1:
             images = torch.cat([images] * self.repeat, 1)
-        with _tapped(self.network, self.layers) as taps, suppress(_AllFound):
+        # What traces a call, to export or compile it, cannot follow one that an exception ends.
+        whole = torch.compiler.is_compiling()
+        with _tapped(self.network, self.layers, to_the_end=whole) as taps, suppress(_AllFound):
             self.network(images)
         return taps.features()
 

@@ -81,8 +81,8 @@ class ConvNormReLU(nn.Module):
         cells = math.prod(x.shape[2:])
         if cells == 1 and (self.kind == "instance" or (self.kind == "batch" and self.training and len(x) == 1)):
             raise InputError(
-                f"{self.kind} norm gets a single value a channel, of which it leaves nothing, where a level has one "
-                "cell only: use larger images, or (with batch norm) no batches of a single image in training"
+                f"{self.kind} norm gets a single value a channel, of which it leaves nothing: use --data.batch_size 2 "
+                "or more (batch norm), global_pooling false where the decoder has it, or larger images"
             )
         return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
 

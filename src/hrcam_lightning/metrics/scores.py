@@ -114,7 +114,7 @@ class ScoreTable:
         limits = np.asarray(thresholds if thresholds is not None else [math.nan] * self.label.shape[1])
         findings = np.arange(len(limits)) != (-1 if normal_class is None else normal_class)
         if not np.isfinite(limits[findings]).any():
-            return undefined(0, "no threshold: no case of the validation split had a mask")
+            return undefined(0, "no threshold: it is set on validation cases with masks, by maps of the same kind")
         normal = (self.label[:, findings].sum(1) == 0).astype(np.float64)
         above = (self.peak >= limits)[:, findings].any(1)  # a class without threshold, NaN, is never reached
         return mean_estimate(normal * above, normal, "there are no normal cases", resamples)
