@@ -89,7 +89,7 @@ def test_a_network_that_was_trained_since_keeps_what_it_learnt(base: Path, tiny_
     before = {name: value.clone() for name, value in task.network.backbone.state_dict().items()}
     with torch.no_grad():
         for parameter in task.network.backbone.parameters():
-            parameter += 0.01
+            parameter.add_(0.01)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = RetrofitTrainer(default_root_dir=base.parent, **quiet)  # type: ignore[arg-type]
     data = CaseDataModule(str(tiny_set / "cases.csv"), batch_size=4)
