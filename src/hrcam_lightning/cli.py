@@ -106,7 +106,7 @@ class HrcamCLI(LightningCLI):
         elif command not in ("fit", "retrofit"):
             raise InputError(f"{command} needs a trained network: give --ckpt_path, for example {root}/best.ckpt")
         if command == "retrofit" or (command == "fit" and settings["ckpt_path"] is None):
-            _spare_earlier_run(Path(root), settings["overwrite"] or bool(settings["trainer"]["fast_dev_run"]))
+            _spare_earlier_run(Path(root), command, settings["overwrite"] or bool(settings["trainer"]["fast_dev_run"]))
         if (
             command == "retrofit"
             and settings["ckpt_path"]
@@ -135,6 +135,8 @@ class HrcamCLI(LightningCLI):
 
     def after_retrofit(self) -> None:
         """Write a configuration that `test` and `predict` can use, and say where the run lies."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         parser = self._subcommand_parsers["fit"]
         config = self.config["retrofit"].clone()
         for name in set(self._subcommand_method_arguments["retrofit"]) - {"ckpt_path", "weights_only"}:
@@ -163,7 +165,7 @@ class HrcamCLI(LightningCLI):
             Console().print(text, highlight=False, soft_wrap=True)
 
 
-def _spare_earlier_run(root: Path, overwrite: bool) -> None:
+def _spare_earlier_run(root: Path, command: str, overwrite: bool) -> None:
     """Hours of training are not lost to a command typed twice.
 
     Raises:
@@ -171,10 +173,9 @@ def _spare_earlier_run(root: Path, overwrite: bool) -> None:
     """
     earlier = next((name for name in ("best.ckpt", "last.ckpt") if (root / name).is_file()), None)
     if earlier and not overwrite:
-        raise InputError(
-            f"{root} holds a run already ({earlier}): choose another --trainer.default_root_dir, replace it with "
-            "--overwrite true, or go on training with --ckpt_path last"
-        )
+        ways = ["choose another --trainer.default_root_dir", "replace it with --overwrite true"]
+        ways += ["go on training with --ckpt_path last"] if command == "fit" else []
+        raise InputError(f"{root} holds a run already ({earlier}): {', '.join(ways[:-1])}, or {ways[-1]}")
 
 
 def main(args: Sequence[str] | None = None) -> None:

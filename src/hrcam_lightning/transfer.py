@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def load_matching(model: nn.Module, path: Path) -> str:
+def load_matching(model: nn.Module, path: Path, whole: str | None = None) -> str:
     """Take every tensor of a file that a network has by the same name and shape; leave the rest of both as they are.
 
     A head of other classes is thereby left out, while the backbone is taken (PYLON's transfer between data sets).
@@ -24,12 +24,13 @@ def load_matching(model: nn.Module, path: Path) -> str:
     Args:
         model: The network, changed in place.
         path: A checkpoint that `hrcam fit` wrote, or a state dict of the network. It is read without running code.
+        whole: A part of the network that must be there whole, such as ``backbone``.
 
     Returns:
         What was taken and what was not, in one sentence.
 
     Raises:
-        InputError: If the file cannot be read, or nothing in it fits.
+        InputError: If the file cannot be read, nothing in it fits, or not all of the part `whole`.
     """
     theirs = _tensors(path)
     own = model.state_dict()
@@ -39,6 +40,9 @@ def load_matching(model: nn.Module, path: Path) -> str:
             f"{path}: none of its {len(theirs)} tensors fits the network by name and shape; give weights of a network "
             "with the same backbone or the same decoder"
         )
+    gaps = {name for name in own.keys() - fitting if whole is not None and name.startswith(f"{whole}.")}
+    if gaps:
+        raise InputError(f"{path}: does not hold the {whole} that is asked for{_named('; it misses ', gaps)}")
     model.load_state_dict(fitting, strict=False)
     sentence = f"{path}: {len(fitting)} of the network's {len(own)} tensors start from it"
     return f"{sentence}{_named('; new: ', own.keys() - fitting)}{_named('; left out: ', theirs.keys() - fitting)}"

@@ -158,6 +158,19 @@ def test_q_is_zero_for_what_moves_with_the_image_and_stays_where_it_changed() ->
         assert matrix[1, 1] > 0.05
 
 
+@pytest.mark.parametrize(
+    ("kinds", "seen"), [(["rotation"], set()), (["rotation", "flip"], {"flip"}), (["rotation", "quiet"], {"quiet"})]
+)
+@torch.no_grad()
+def test_what_the_cases_cannot_show_is_no_part(kinds: list[Demand], seen: set[Demand]) -> None:
+    """Not even by rounding, which scaling would blow up: changed images go through the network in larger batches."""
+    reading, images = _reading((16, 12)), _images((16, 12))
+    found = Equivariance(reading, Sampling(tuple(kinds), 6, pixels=8))
+    found.update(images, reading.features(images), range(6), [True] * 6)
+    assert found.seen == seen
+    assert set(found.matrices()) == {"view" if kind == "flip" else kind for kind in seen}
+
+
 def test_parts_are_scaled_and_weighted() -> None:
     scale = np.array([2.0, np.inf, 0.5])
     parts = {"patch": np.diag([4.0, 9.0, 0.75]), "view": np.diag([8.0, 1.0, 0.0])}

@@ -17,30 +17,12 @@ from hrcam_lightning.cli import main
 from hrcam_lightning.data import CaseDataModule, PhantomDataModule
 from hrcam_lightning.retrofit import RetrofitTrainer
 from tests.command_line import CASES, SMALL, error_of, rows_of
-
-CAM = ["--model.decoder", "CAM", "--model.pooling", "MeanPooling", "--model.resampling", "half_pixel",
-       "--model.consistency", "0", "--model.view_averaging", "false"]  # fmt: skip
-
-
-@pytest.fixture
-def base(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CAM of one epoch on the tiny set; the current folder is its parent."""
-    monkeypatch.chdir(tmp_path)
-    run = ["--trainer.default_root_dir", "base", "--trainer.max_epochs", "1"]
-    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *CAM, *run])
-    return tmp_path / "base"
-
-
-def _command(base: Path, cases: Path, *more: str) -> list[str]:
-    return [
-        "retrofit", *CASES, str(cases), *SMALL, *CAM, "--trainer.default_root_dir", "head",
-        "--ckpt_path", str(base / "best.ckpt"), "--pixels", "8", *more,
-    ]  # fmt: skip
+from tests.retrofit.command import command
 
 
 def test_a_base_becomes_a_checkpoint_that_tests_and_predicts(base: Path, tiny_set: Path) -> None:
     cases = tiny_set / "cases.csv"
-    main(_command(base, cases, "--levels", "[2,0]"))
+    main(command(base, cases, "--levels", "[2,0]"))
     head = Path("head")
     assert {"best.ckpt", "config.yaml", "retrofit.csv", "retrofit.json"} <= {path.name for path in head.iterdir()}
     assert not list(head.glob(".part*"))
@@ -90,7 +72,7 @@ def test_the_published_form_needs_no_views_and_batches_do_not_matter(base: Path,
     weights = []
     for size in ("4", "3"):
         published = ["--equivariance", "0", "--l2", "0.01", "--overwrite", "true", "--data.batch_size", size]
-        main(_command(base, tiny_set / "cases.csv", *published))
+        main(command(base, tiny_set / "cases.csv", *published))
         content = torch.load("head/best.ckpt", weights_only=True)
         assert content["hyper_parameters"]["resampling"] == "half_pixel"
         weights.append(content["state_dict"]["model.decoder.weights.0"])
@@ -106,7 +88,7 @@ def test_bad_input_ends_with_one_sentence(
     shutil.copytree(tiny_set, renamed)
     for name in ("cases.csv", "dataset.json"):
         (renamed / name).write_text((renamed / name).read_text().replace("lesion", "tumour"))
-    bare = _command(base, cases)
+    bare = command(base, cases)
     bare = bare[: bare.index("--ckpt_path")]
     for words, sentence in {
         ("--levels", "[3]"): "levels is [3], but the backbone has levels 0 to 2",
@@ -119,9 +101,9 @@ def test_bad_input_ends_with_one_sentence(
         ("--trainer.default_root_dir", "base", "--overwrite", "true"): "base holds the base itself",
         ("--model.decoder", "HRCAM"): "trained with another --model.decoder",
     }.items():
-        assert sentence in error_of(capsys, monkeypatch, *_command(base, cases, *words)), words
+        assert sentence in error_of(capsys, monkeypatch, *command(base, cases, *words)), words
     assert "retrofit needs a trained network" in error_of(capsys, monkeypatch, *bare)
-    assert "the label 'tumour' is unknown" in error_of(capsys, monkeypatch, *_command(base, renamed / "cases.csv"))
+    assert "the label 'tumour' is unknown" in error_of(capsys, monkeypatch, *command(base, renamed / "cases.csv"))
     assert not Path("head/best.ckpt").exists()
     assert not Path("head/retrofit.csv").exists()
     assert not Path("head/config.yaml").exists()

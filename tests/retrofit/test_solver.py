@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult, minimize
 from sklearn.linear_model import LogisticRegression
 
 from hrcam_lightning import InputError
-from hrcam_lightning.retrofit import features
+from hrcam_lightning.retrofit import features, solver
 from hrcam_lightning.retrofit.choice import Candidate, candidates, choose, score
 from hrcam_lightning.retrofit.features import Floats, Pooled
 from hrcam_lightning.retrofit.solver import Problem, Solution, losses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hrcam_lightning.data.contract import TaskKind
 
 NAMES = {"binary": ["a"], "multiclass": ["a", "b", "c"], "multilabel": ["a", "b", "c"]}
@@ -169,3 +172,55 @@ def test_the_score_of_a_single_label_is_undefined() -> None:
     assert np.isnan(score(np.zeros((3, 1)), np.ones(3, np.int64), "binary"))
     assert score(np.array([[0.0], [2.0], [1.0]]), np.array([0, 1, 1]), "binary") == 1
     assert score(np.eye(3), np.array([0, 1, 1]), "multiclass") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slopes_are_those_of_finite_differences(kind: TaskKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both problems, the weights' and the lengths', in the variables that are handed to the optimiser."""
+    data = _data(kind, cases=40, channels=4)
+    root = np.random.default_rng(2).normal(size=(4, 4)) * data.moments()[1][:, None]
+    problem = Problem.of(data, kind, NAMES[kind], {"view": root @ root.T})
+    dimensions, rng = [], np.random.default_rng(3)
+
+    def spy(objective: Callable[[Floats], tuple[float, Floats]], first: Floats, **options: object) -> OptimizeResult:
+        place = first + rng.normal(size=first.shape)
+        value, slope = objective(place)
+        steps = 1e-5 * np.eye(len(first))
+        expected = [(objective(place + step)[0] - objective(place - step)[0]) / 2e-5 for step in steps]
+        assert np.isfinite(value)
+        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
+        dimensions.append(len(first))
+        return minimize(objective, first, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(solver, "minimize", spy)
+    problem.solve(0.1, 0.3)
+    classes = len(NAMES[kind])
+    assert dimensions == [classes * 5, classes * 2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strength", [0.0, 1e-4])
+def test_classes_that_are_told_apart_perfectly_need_a_ridge(kind: TaskKind, strength: float) -> None:
+    values = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    labels = (values[:, :3] > 0).astype(np.int64)
+    labels = {"binary": labels[:, 0], "multiclass": values[:, :3].argmax(1), "multilabel": labels}[kind]
+    problem = Problem.of(Pooled(values, labels), kind, NAMES[kind], {"view": np.eye(5)})
+    with pytest.raises(InputError, match=r"do not settle at l2 0: give a larger --l2"):
+        problem.solve(0.0, strength)
+    assert np.abs(problem.solve(1e-4, strength).weight).max() < 50
+
+
+def test_lengths_that_are_not_found_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second problem is checked as the first is."""
+    data = _data("binary")
+    problem = Problem.of(data, "binary", ["a"], {"view": np.diag(data.moments()[1] ** 2)})
+
+    def give_up(objective: object, first: Floats, **options: Any) -> OptimizeResult:
+        if len(first) == 2:
+            options["options"] = {"maxiter": 0}
+        return minimize(objective, first, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(solver, "minimize", give_up)
+    problem.solve(1e-2, 0.0)
+    with pytest.raises(InputError, match=r"do not settle at l2 0\.01"):
+        problem.solve(1e-2, 10.0)

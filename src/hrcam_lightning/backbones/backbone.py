@@ -19,10 +19,12 @@ class Backbone(nn.Module, ABC):
     Attributes:
         channels: Number of image channels C.
         levels: What `forward` returns, fine to coarse.
+        brings_weights: Whether it was made with weights of its own, so that it may be read without training.
     """
 
     channels: int
     levels: tuple[Level, ...]
+    brings_weights: bool = False
 
     @property
     def dims(self) -> int:

@@ -81,6 +81,7 @@ class MonaiBackbone(TappedBackbone):
             raise InputError(f"stem_stride is {stem_stride}: of ResNets it is 1 or more, other networks leave it at 1")
         make = partial(_network, family, name, channels, dims, stem_stride, weights)
         super().__init__(channels, dims, make, family.layers)
+        self.brings_weights = weights is not None
         if dims == 2:  # as ConvPyramid; measured a tenth quicker in training at 224² on a CPU, even at 64²
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -58,6 +58,7 @@ class TappedBackbone(Backbone):
         if repeat < 1:
             raise InputError(f"{type(self).__name__}: repeat is {repeat}, but must be at least 1")
         self.channels, self.repeat = channels, repeat
+        self.brings_weights = True  # of a file; or what makes the network may have loaded some, which nobody can tell
         self.network = _made(network)
         self.layers = list(layers)
         _check_names(self.network, self.layers)

@@ -41,7 +41,7 @@ class TimmBackbone(Backbone):
             raise InputError(f"timm has 2D networks only, but the images are {dims}D: use MonaiBackbone")
         if pretrained and weights is not None:
             raise InputError("pretrained fetches weights and weights names a file: give one of them")
-        self.channels = channels
+        self.channels, self.brings_weights = channels, pretrained or weights is not None
         self.network = _network(name, channels, pretrained, weights)
         count = len(self.network.feature_info.channels())  # type: ignore[operator, union-attr]
         self.levels = measure_levels(self.network, channels, dims, [f"level {n} of {name}" for n in range(count)])

@@ -115,9 +115,10 @@ class LocalizationMetrics(Callback):
         names = {number: name for part in gather(self._names) for number, name in part.items()}
         if fitting or not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir) / stage
-        write_metrics(folder / "metrics.json", results, stage)
-        write_cases(folder / "cases.csv", tables, task.classes, names)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            folder = Path(trainer.default_root_dir) / stage
+            write_metrics(folder / "metrics.json", results, stage)
+            write_cases(folder / "cases.csv", tables, task.classes, names)
         print_table(results, stage)
 
 

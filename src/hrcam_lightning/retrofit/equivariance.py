@@ -81,10 +81,12 @@ class Equivariance:
     Attributes:
         reading: What is read.
         sampling: Where.
+        seen: Which of the demands the cases could show.
     """
 
     reading: Reading
     sampling: Sampling
+    seen: set[Demand] = field(default_factory=set)
     _squares: dict[str, Tensor] = field(default_factory=dict)
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
@@ -124,6 +126,8 @@ class Equivariance:
                 changed += [image for image, _, _ in draws]
                 here.append(torch.cat([pixels for _, pixels, _ in draws]))
                 there += [found for _, _, found in draws]
+            if name == "view" and self.seen.isdisjoint(_views(kinds)):
+                continue  # such as rotations alone, of images without two equal axes: what differs is rounding
             # Both in the order of cases, then draws, then pixels.
             after = self._at(there, self.reading.features(torch.cat(changed)), size)
             self._add(name, self._at(here, features, size) - after)
@@ -134,6 +138,7 @@ class Equivariance:
                 generator = _generator(self.sampling.seed, numbers[row], "quiet")
                 count = (self.sampling.draws * self.sampling.pixels,)
                 places.append(torch.stack([torch.randint(n, count, generator=generator) for n in size], -1))
+            self.seen.add("quiet")
             self._add("quiet", self._at(places, [feature[quiet] for feature in features], size))
 
     def _at(self, pixels: Sequence[Tensor], features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -156,6 +161,8 @@ class Equivariance:
         size = image.shape[2:]
         limits = largest_shifts(self.reading.levels[max(self.reading.taps)])
         view = draw_view(size, _views(self.sampling.kinds), limits, generator, spacing)
+        shown: dict[Demand, bool] = {"flip": bool(view.flips), "rotation": bool(view.turns), "shift": any(view.shifts)}
+        self.seen.update(kind for kind, there in shown.items() if there)
         pixels = torch.stack(
             [
                 torch.randint(margin, n - margin, (self.sampling.pixels,), generator=generator)
@@ -170,6 +177,7 @@ class Equivariance:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """An image (1, C, *S) with a box replaced, and pixels outside of it, twice (P, D)."""
         size = image.shape[2:]
+        self.seen.add("patch")
 
         def draw(low: int, high: int) -> int:
             return int(torch.randint(low, high + 1, (), generator=generator))

@@ -75,6 +75,11 @@ class Reading:
         parts = [resampled_mean(features[tap], self.levels[tap], size, self.resampling) for tap in self.taps]
         return torch.cat(parts, 1)
 
+    def logits(self, features: Sequence[Tensor], size: torch.Size) -> Tensor:
+        """Logits (B, K) of the network's own head, in the precision of its weights."""
+        own = self.model.decoder.bias.dtype
+        return self.model.read_logits([feature.to(own) for feature in features], size)
+
     def at(self, pixels: Tensor, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Every channel as resampled, at some pixels of the image: (B, C, P).
 

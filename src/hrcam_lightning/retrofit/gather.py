@@ -52,7 +52,7 @@ def gather(
         values: (N, C), filled.
         equivariance: Updated, if given.
         normal: Whether a case of this label is without any finding.
-        to_device: Brings a batch to where the network is.
+        to_device: Brings a batch to where the network is, in the precision that it takes.
 
     Raises:
         InputError: If a feature is not finite.
@@ -69,7 +69,7 @@ def gather(
             raise InputError(f"{case}: the network's features are not finite; try --trainer.precision 32-true")
         values[done : done + len(images)] = pooled
         labels.append(batch["label"].cpu().numpy().astype(np.int64))
-        logits.append(reading.model.read_logits(features, size).double().cpu().numpy())
+        logits.append(reading.logits(features, size).double().cpu().numpy())
         rows = [row for row in range(len(images)) if done + row in chosen]
         if equivariance and rows:
             equivariance.update(

@@ -64,7 +64,8 @@ def install(task: LocalizationTask, taps: Sequence[int], resampling: Resampling,
             own.copy_(torch.from_numpy(weight[:, first : first + own.shape[1]]))
             first += own.shape[1]
         decoder.bias.copy_(torch.from_numpy(bias))
-    model = LocalizationModel(backbone, decoder.to(task.device), MeanPooling(), resampling)
+    like = task.network.decoder.bias
+    model = LocalizationModel(backbone, decoder.to(like.device, like.dtype), MeanPooling(), resampling)
     task.model = model.train(mode=task.training)
     task.resampling, task.consistency = resampling, 0.0
     task.make_decoder, task.make_pooling = partial(HRCAM, taps=list(taps)), MeanPooling

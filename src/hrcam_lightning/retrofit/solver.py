@@ -135,17 +135,16 @@ class Problem:
             method="L-BFGS-B",
             options={"maxiter": STEPS, "maxfun": 2 * STEPS, "ftol": 1e-12, "gtol": 1e-6, "maxcor": 20},
         )
-        if not np.isfinite(found.fun) or np.abs(found.jac).max() > 1e-3:
-            raise InputError(
-                f"the head's weights did not settle in {found.nit} steps at l2 {l2:g}: give a larger --l2, "
-                "for classes that can be told apart perfectly have no best weights without it"
-            )
         weight, bias = unpack(found.x)
+        _settled(found.fun, found.jac, l2)
         if equivariance:
             stretch, bias = self._stretch(weight, bias, l2)
             weight = stretch[:, None] * weight
         energy = float((weight * (weight @ self.penalty)).sum())
-        return Solution(weight, bias, self._loss(weight, bias)[0], energy)
+        solution = Solution(weight, bias, self._loss(weight, bias)[0], energy)
+        if l2 == 0 and self._separates(solution):
+            raise _without_minimum(l2)
+        return solution
 
     def _stretch(self, weight: Floats, bias: Floats, l2: float) -> tuple[Floats, Floats]:
         """Factors (K,) of the weights, none below 0, and biases (K,), fitted without λ."""
@@ -167,7 +166,17 @@ class Problem:
         first = np.concatenate([unit, bias])
         found = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS})
         factor, offset = np.split(found.x, 2)
+        slopes, offset_slopes = np.split(found.jac, 2)
+        _settled(found.fun, np.concatenate([np.where(factor > 0, slopes, np.minimum(slopes, 0)), offset_slopes]), l2)
         return factor / unit, offset
+
+    def _separates(self, solution: Solution) -> bool:
+        """Whether weights tell the training cases of a class apart without fault: twice as long they were better."""
+        logits = self.logits(solution, self.data)
+        truth = targets(self.data.labels, self.task, self.classes) > 0
+        if self.task == "multiclass":
+            return bool((np.where(truth, logits, np.inf).min(1) > np.where(truth, -np.inf, logits).max(1)).all())
+        return bool(((logits > 0) == truth).all(0).any())
 
     def logits(self, solution: Solution, data: Pooled) -> Floats:
         """Logits (N, K) of the cases of any split."""
@@ -213,6 +222,18 @@ def losses(logits: Floats, labels: Labels, task: TaskKind) -> Floats:
         return np.asarray(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels])
     truth = targets(labels, task, logits.shape[1])
     return np.asarray((np.logaddexp(0, logits) - truth * logits).sum(1))
+
+
+def _settled(value: float, slope: Floats, l2: float) -> None:
+    if not np.isfinite(value) or not np.abs(slope).max() <= 1e-3:
+        raise _without_minimum(l2)
+
+
+def _without_minimum(l2: float) -> InputError:
+    return InputError(
+        f"the head's weights do not settle at l2 {l2:g}: give a larger --l2, for classes that can be told apart "
+        "perfectly have no best weights without it"
+    )
 
 
 def _check(labels: Labels, task: TaskKind, names: Sequence[str]) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
 from rich.progress import track
 
-from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.retrofit.choice import RIDGES, STRENGTHS, candidates, choose
 from hrcam_lightning.retrofit.equivariance import Equivariance, Sampling
@@ -21,15 +22,19 @@ from hrcam_lightning.retrofit.gather import Gathered, gather
 from hrcam_lightning.retrofit.head import install, taps_of
 from hrcam_lightning.retrofit.report import agreement, show, write
 from hrcam_lightning.retrofit.solver import Problem
+from hrcam_lightning.transfer import load_matching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from lightning.pytorch import Trainer
     from torch import Tensor
 
+    from hrcam_lightning.data import Batch
     from hrcam_lightning.geometry import Resampling
     from hrcam_lightning.task import LocalizationTask
+
+REASONS = "quiet needs cases without a finding, rotation two equal axes"
 
 
 class RetrofitStage(Callback):
@@ -45,7 +50,11 @@ class RetrofitStage(Callback):
         resampling: Where cells are taken to lie. If not given, ``half_pixel`` without λ, which is published, and
             ``receptive_field`` with it: what is held to a place should be shown there.
         sampling: Views and pixels.
-        trained: Whether the task's own head was trained, so that it may be compared.
+        trained: Whether the task is of a checkpoint, so that its own head may be compared.
+        weights: File with the weights of the backbone, if they are still to be loaded.
+
+    Attributes:
+        done: Whether it has run.
     """
 
     def __init__(
@@ -56,6 +65,7 @@ class RetrofitStage(Callback):
         resampling: Resampling | None,
         sampling: Sampling,
         trained: bool,
+        weights: str | None = None,
     ) -> None:
         for name, value in {"equivariance": equivariance, "l2": l2}.items():
             if value != "auto" and not value >= 0:
@@ -63,7 +73,7 @@ class RetrofitStage(Callback):
         self.levels, self.resampling, self.sampling, self.trained = levels, resampling, sampling, trained
         self.strengths = STRENGTHS if equivariance == "auto" else (float(equivariance),)
         self.ridges = RIDGES if l2 == "auto" else (float(l2),)
-        self.taps: list[int] = []
+        self.weights, self.done = weights, False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Do all of it. Tensors made here are kept, so that they must not be those of inference mode."""
@@ -75,21 +85,29 @@ class RetrofitStage(Callback):
         assert task.classes is not None
         started = time.monotonic()
         base = task.network
-        if not self.trained and isinstance(base.backbone, ConvPyramid):
+        if self.weights is not None:
+            rank_zero_info(load_matching(base, Path(self.weights), whole="backbone"))
+        elif not (self.trained or task.weights or base.backbone.brings_weights):
             raise InputError(
-                "retrofit needs a trained network: give --ckpt_path, or a --model.backbone that brings its own weights"
+                "retrofit needs a trained network: give --ckpt_path, --model.weights, or a --model.backbone that "
+                "brings its own weights"
             )
-        self.taps = taps_of(base.backbone.levels, self.levels)
+        taps = taps_of(base.backbone.levels, self.levels)
         resampling = self.resampling or ("receptive_field" if any(self.strengths) else "half_pixel")
-        reading = Reading(base, self.taps, resampling, trainer.precision_plugin.forward_context)
+        reading = Reading(base, taps, resampling, trainer.precision_plugin.forward_context)
         views = Equivariance(reading, self.sampling) if any(self.strengths) else None
         training = _pass(trainer, task, reading, files, "train", views)
         gathered = time.monotonic() - started
         validation = _pass(trainer, task, reading, files, "val")
         problem = Problem.of(training.pooled, task.task, task.classes, views.matrices() if views else None)
+        if views and not problem.penalty.any():
+            raise InputError(
+                f"views [{', '.join(self.sampling.kinds)}] hold a map to nothing in these cases ({REASONS}): "
+                "name others, or set --equivariance 0"
+            )
         found = candidates(problem, validation.pooled, self.strengths, self.ridges)
         chosen = choose(found)
-        install(task, self.taps, resampling, *problem.folded(chosen.solution))
+        install(task, taps, resampling, *problem.folded(chosen.solution))
         head = problem.logits(chosen.solution, validation.pooled)
         match = agreement(validation.logits, head, validation.pooled.labels, task.task)
         if not self.trained:  # a head at its random start says nothing
@@ -97,22 +115,26 @@ class RetrofitStage(Callback):
         content = {
             "equivariance": chosen.equivariance,
             "l2": chosen.l2,
-            "levels": self.taps,
+            "levels": taps,
             "resampling": resampling,
             "train_cases": len(training.pooled.values),
             "val_cases": len(validation.pooled.values),
             "val": match,
-            "views": self._stated(len(training.pooled.values)) if views else None,
+            "views": self._stated(len(training.pooled.values), views.seen) if views else None,
             "seconds": {"train_pass": round(gathered, 2), "all": round(time.monotonic() - started, 2)},
         }
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             write(Path(trainer.default_root_dir), found, content, task.task)
         show(found, chosen, task.task, match)
+        unseen = [kind for kind in self.sampling.kinds if kind not in views.seen] if views else []
+        if unseen:
+            Console().print(f"Views that no training case could give: {', '.join(unseen)} ({REASONS})", highlight=False)
+        self.done = True
 
-    def _stated(self, cases: int) -> dict[str, Any]:
+    def _stated(self, cases: int, seen: Collection[str]) -> dict[str, Any]:
         rule = self.sampling
         return {
-            "kinds": list(rule.kinds),
+            "kinds": [kind for kind in rule.kinds if kind in seen],
             "cases": min(rule.cases, cases),
             "draws_per_case": rule.draws,
             "pixels_per_draw": rule.pixels,
@@ -133,6 +155,8 @@ def _pass(
     loader = data.in_order(split)
     limit = trainer.limit_train_batches if split == "train" else trainer.limit_val_batches
     batches = min(limit, len(loader)) if isinstance(limit, int) else int(limit * len(loader))
+    if not batches:
+        raise InputError(f"no batch of the {split} cases is read: raise --trainer.limit_{split}_batches")
     cases = min(len(loader.dataset), batches * data.batch_size)
     values = files.enter_context(on_disk(Path(trainer.default_root_dir), cases, reading.channels))
     shown = track(
@@ -141,7 +165,12 @@ def _pass(
         total=batches,
         disable=trainer.progress_bar_callback is None,
     )
-    return gather(shown, reading, values, equivariance, _normal(task), trainer.strategy.batch_to_device)
+
+    def to_network(batch: Batch) -> Batch:
+        moved: Batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
+        return moved
+
+    return gather(shown, reading, values, equivariance, _normal(task), to_network)
 
 
 def _normal(task: LocalizationTask) -> Callable[[Tensor], bool]:

@@ -45,7 +45,7 @@ class RetrofitTrainer(Trainer):
         Args:
             model: The base.
             datamodule: Its data.
-            ckpt_path: The base's checkpoint; none for a backbone that brings its own weights.
+            ckpt_path: The base's checkpoint; none where ``--model.weights`` or the backbone brings the weights.
             weights_only: Read plain data alone from it.
             levels: Levels of the backbone to read, by number from fine to coarse; all if not given.
             equivariance: Strength λ of the penalty on maps that tell of a place elsewhere. 0 is the published form;
@@ -64,14 +64,22 @@ class RetrofitTrainer(Trainer):
         """
         if self.world_size > 1:
             raise InputError("retrofit reads the data once, in one process: give --trainer.devices 1")
+        for split in ("train", "val"):
+            if getattr(self, f"limit_{split}_batches") == 0:
+                raise InputError(f"retrofit reads the {split} cases: --trainer.limit_{split}_batches must not be 0")
         sampling = Sampling(tuple(views), view_cases, pixels=pixels, seed=torch.initial_seed() % 2**32)
-        stage = RetrofitStage(levels, equivariance, l2, resampling, sampling, trained=ckpt_path is not None)
+        trained = ckpt_path is not None
+        # A network that stands already has taken its file when it was built, and may have been trained since.
+        weights = model.weights if not trained and model.model is None else None
+        stage = RetrofitStage(levels, equivariance, l2, resampling, sampling, trained, weights)
         # Before the progress bar, which would share the terminal with the stage's own.
         self.callbacks.insert(0, stage)  # type: ignore[attr-defined]
         try:
             self.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False)
         finally:
             self.callbacks.remove(stage)  # type: ignore[attr-defined]
+        if not stage.done:
+            raise InputError("retrofit had no validation case to start with, and has changed nothing")
         if not self.fast_dev_run:  # type: ignore[attr-defined]
             with replacing(Path(self.default_root_dir) / "best.ckpt") as part:
                 self.save_checkpoint(part, weights_only=False)  # with the callbacks' thresholds
