@@ -62,7 +62,8 @@ def test_a_base_becomes_a_checkpoint_that_tests_and_predicts(base: Path, tiny_se
     again = ["--trainer.default_root_dir", "head", "--ckpt_path", "best"]
     main(["test", *CASES, str(cases), *SMALL, *again])
     assert (head / "test/cases.csv").read_bytes() == plain
-    main(["test", "-c", "head/config.yaml", "--ckpt_path", "best", "--model.view_averaging", "true"])
+    with pytest.warns(UserWarning, match="thresholds were set with view_averaging False"):
+        main(["test", "-c", "head/config.yaml", "--ckpt_path", "best", "--model.view_averaging", "true"])
     assert (head / "test/cases.csv").read_bytes() != plain
     main(["predict", "-c", "head/config.yaml", "--ckpt_path", "best"])
     assert len(rows_of(head / "predictions/predictions.csv")) == 20
