@@ -113,7 +113,8 @@ def test_switches_win_over_the_checkpoint_and_another_network_is_refused(
     words[words.index("--ckpt_path") + 1] = "best"  # of the run folder
     main(words)
     averaged = (fitted / "test/cases.csv").read_bytes()
-    main([*words, "--model.view_averaging", "false"])
+    with pytest.warns(UserWarning, match="thresholds"):
+        main([*words, "--model.view_averaging", "false"])
     assert (fitted / "test/cases.csv").read_bytes() != averaged
     message = error_of(capsys, monkeypatch, *words, "--model.decoder", "CAM")
     assert "trained with another --model.decoder" in message
