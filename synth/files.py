@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import os
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PART = ".part"
-GZIP_LEVEL = 1
+GZIP = 16 + zlib.MAX_WBITS  # what zlib calls a gzip file; without name and time, so that the bytes are those of the content
 Voxels = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 
@@ -49,10 +48,14 @@ def remove_parts(folder: Path) -> None:
 
 
 def nifti_bytes(voxels: Voxels, affine: npt.NDArray[np.float64]) -> bytes:
-    """Return a compressed NIfTI file of ``voxels`` ``(*S)``; a 2D picture becomes one slice."""
+    """Return a compressed NIfTI file of ``voxels`` ``(*S)``; a 2D picture becomes one slice.
+
+    Noise repeats nothing and a mask repeats one value: looking for runs alone is smaller than level 1 and twice as fast.
+    """
     volume = as_volume(voxels)
     header = _header(volume.shape, volume.dtype.str, np.asarray(affine, np.float64).tobytes())
-    return gzip.compress(header + volume.tobytes("F"), compresslevel=GZIP_LEVEL, mtime=0)
+    gzip = zlib.compressobj(1, zlib.DEFLATED, GZIP, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return gzip.compress(header + volume.tobytes("F")) + gzip.flush()
 
 
 @lru_cache(maxsize=64)

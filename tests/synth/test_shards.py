@@ -66,6 +66,21 @@ def test_sites_cues_distractors_twins_and_the_reversed_split_go_together(
     merge(tmp_path / "out", make_shards(spec, tmp_path, 3, splits=splits, twins=True))
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
     assert problems(tmp_path / "out") == []
+
+    def stop(done: int, _: int) -> None:
+        if done >= 16:  # in the reversed split
+            raise StopError
+
+    made_from = {"seed": 5, "splits": splits, "twins": True}
+    with pytest.raises(StopError):
+        generate(tmp_path / "cut", spec, **made_from, on_case=stop)
+    lost = min((tmp_path / "cut" / "distractors").iterdir())
+    lost.unlink()  # as a kill may leave it
+    resumed: list[int] = []
+    generate(tmp_path / "cut", spec, **made_from, resume=True, on_case=lambda done, _: resumed.append(done))
+    assert resumed[0] == 15
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
+
     stored = open_set(tmp_path / "out")
     assert list(stored.cases[0])[7:] == ["site", "cue", "distractor", "twin", "twin_hash"]
     for index, row in enumerate(stored.cases):
