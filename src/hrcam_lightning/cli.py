@@ -16,6 +16,7 @@ from rich.console import Console
 
 from hrcam_lightning import __version__
 from hrcam_lightning.callbacks import FusedMapPanels, LocalizationMetrics, MetricsFile, PredictionWriter
+from hrcam_lightning.callbacks.localization import DEFAULT
 from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
@@ -73,6 +74,13 @@ class HrcamCLI(LightningCLI):
                 "last_checkpoint.enable_version_counter": False,
             }
         )
+        parser.add_argument(
+            "--explainers",
+            type=list[str | dict[str, Any]],
+            default=list(DEFAULT),
+            help="What is scored beside the model's own map, by name, or {method: ..., layers: ..., name: ...}.",
+        )
+        parser.link_arguments("explainers", "localization.explainers")
         parser.link_arguments("fused_maps.limits", "predictions.limits")
         for key in ("checkpoint", "last_checkpoint"):
             parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath")

@@ -71,7 +71,7 @@ def test_sites_cues_distractors_twins_and_the_reversed_split_go_together(
         if done >= 16:  # in the reversed split
             raise StopError
 
-    made_from = {"seed": 5, "splits": splits, "twins": True}
+    made_from: dict[str, Any] = {"seed": 5, "splits": splits, "twins": True}
     with pytest.raises(StopError):
         generate(tmp_path / "cut", spec, **made_from, on_case=stop)
     lost = min((tmp_path / "cut" / "distractors").iterdir())

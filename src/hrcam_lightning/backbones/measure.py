@@ -47,7 +47,7 @@ def measure_levels(network: nn.Module, channels: int, dims: int, names: Sequence
         InputError: If a level is not on a regular grid of its own, or if the network cannot be followed.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    with torch.no_grad(), _evaluating(network):
+    with torch.no_grad(), evaluating(network):
         axes = []
         for axis in range(dims):
             counts, lines = _measure_axis(network, channels, dims, axis, names, device)
@@ -59,7 +59,7 @@ def measure_levels(network: nn.Module, channels: int, dims: int, names: Sequence
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode; give each of its modules its own mode back."""
     modes = {module: module.training for module in network.modules()}
     network.eval()

@@ -61,7 +61,7 @@ class TappedBackbone(Backbone):
         self.brings_weights = True  # of a file; or what makes the network may have loaded some, which nobody can tell
         self.network = _made(network)
         self.layers = list(layers)
-        _check_names(self.network, self.layers)
+        check_layers(self.network, self.layers)
         if weights is not None:
             load_weights(self.network, weights)
         names = [f"the layer {name}" for name in self.layers]
@@ -169,7 +169,12 @@ def _made(network: Callable[[], nn.Module] | str) -> nn.Module:
     return made
 
 
-def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
+def check_layers(network: nn.Module, layers: Sequence[str]) -> None:
+    """See that a network has all layers of a list.
+
+    Raises:
+        InputError: If it has not, naming the nearest that there are; or if none is asked for, or one twice.
+    """
     known = [name for name, _ in network.named_modules() if name]
     for name in layers:
         if name not in known:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from hrcam_lightning.callbacks.explainers import MODEL
 from hrcam_lightning.files import write_csv, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from hrcam_lightning.metrics import Estimate, ScoreTable
@@ -18,14 +20,13 @@ if TYPE_CHECKING:
 Results = dict[str, dict[str, "Estimate"]]
 """Estimates by explainer and metric; the model's own come first, under ``model``."""
 
-MODEL = "model"
 DRIFT = "displacement_px"
 MODEL_COLUMNS = ("label", "probability", "peak", "pointing", "pixel_ap")
-FLOOR_COLUMNS = ("pointing", "pixel_ap")
+OTHER_COLUMNS = ("pointing", "pixel_ap")
 
 
 def write_metrics(path: Path, results: Results, stage: str) -> None:
-    """Write estimates under flat names: ``test/pointing`` for the model, ``test/random/pointing`` for a floor."""
+    """Write estimates under flat names: ``test/pointing`` for the model, ``test/random/pointing`` for another."""
     flat = {
         f"{stage}/{metric}" if name == MODEL else f"{stage}/{name}/{metric}": estimate.to_dict()
         for name, estimates in results.items()
@@ -37,8 +38,8 @@ def write_metrics(path: Path, results: Results, stage: str) -> None:
 def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], names: dict[int, str]) -> None:
     """Write a row a case, sorted by name.
 
-    The model's columns are plain (``pointing``), a floor's start with its name (``random/pointing``), and where
-    there are several classes all end with the class (``random/pointing/mass``). What is undefined is empty.
+    The model's columns are plain (``pointing``), another explainer's start with its name (``random/pointing``), and
+    where there are several classes all end with the class (``random/pointing/mass``). What is undefined is empty.
 
     Args:
         path: CSV file.
@@ -49,7 +50,7 @@ def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], n
     rows: dict[int, dict[str, Any]] = {number: {"case": name} for number, name in names.items()}
     columns = ["case"]
     for explainer, table in tables.items():
-        for score in MODEL_COLUMNS if explainer == MODEL else FLOOR_COLUMNS:
+        for score in MODEL_COLUMNS if explainer == MODEL else OTHER_COLUMNS:
             for k, class_name in enumerate(classes):
                 parts = [explainer] * (explainer != MODEL) + [score] + [class_name] * (len(classes) > 1)
                 columns.append("/".join(parts))
@@ -58,8 +59,14 @@ def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], n
     write_csv(path, sorted(rows.values(), key=lambda row: str(row["case"])), columns)
 
 
-def print_table(results: Results, title: str) -> None:
-    """Print explainers by metrics, each figure above its interval, and the reasons of what is undefined."""
+def print_table(results: Results, title: str, floors: Collection[str]) -> None:
+    """Print explainers by metrics, each figure above its interval, and the reasons of what is undefined.
+
+    Args:
+        results: Estimates by explainer and metric.
+        title: Above the table.
+        floors: Explainers that have not seen the disease.
+    """
     shown = {metric: estimate for metric, estimate in results[MODEL].items() if not metric.startswith(DRIFT)}
     table = Table(title=title, title_justify="left", caption="[95 % bootstrap interval over cases]")
     table.add_column("map")
@@ -68,7 +75,7 @@ def print_table(results: Results, title: str) -> None:
         header = metric.replace("/", "/\n") if len(metric) < 12 else metric.replace("/", "/\n").replace("_", "_\n")
         table.add_column(f"{header}\nn = {estimate.n}", justify="right", vertical="bottom")
     for name, estimates in results.items():
-        label = name if name == MODEL else f"{name}\n(floor)"
+        label = f"{name}\n(floor)" if name in floors else name
         table.add_row(label, *(_cell(estimates.get(metric)) for metric in shown))
     console = Console()
     console.print(table)
