@@ -45,18 +45,17 @@ class Staged(nn.Module):
         return logits
 
 
-def curved(size: Sequence[int], classes: int = 3) -> Staged:
+def curved(size: Sequence[int], classes: int = 3, *, inplace: bool = True) -> Staged:
     """Three stages of 1, 1/2 and 1/4 resolution behind a head of which the gradient differs from cell to cell.
 
-    The first and the last stage end signed, the second ends with a ReLU and has one channel that never speaks.
+    The first and the last stage end signed, the second ends with a ReLU and has one channel that never speaks. What the
+    first returns is overwritten by the second if it works `inplace`.
     """
     dims = len(size)
     torch.manual_seed(dims)
     stages = [
         nn.Sequential(CONV[dims](2, 3, 3, padding=1), NORM[dims](3)),
-        nn.Sequential(
-            nn.ReLU(inplace=True), MAX_POOL[dims](2), CONV[dims](3, 4, 3, padding=1), NORM[dims](4), nn.ReLU()
-        ),
+        nn.Sequential(nn.ReLU(inplace), MAX_POOL[dims](2), CONV[dims](3, 4, 3, padding=1), NORM[dims](4), nn.ReLU()),
         CONV[dims](4, 5, 3, stride=2, padding=1),
     ]
     cells = math.prod(math.ceil(n // 2 / 2) for n in size)
