@@ -57,12 +57,12 @@ def foreground_maps(images: Tensor) -> Tensor:
     The threshold is each image's own, from 256 bins of the mean of its channels; a flat image has no foreground.
     """
     means = intensity_maps(images).cpu().numpy()
-    maps = np.stack([values > _otsu(values) for values in means])
+    maps = np.stack([values >= _otsu(values) for values in means])
     return torch.from_numpy(maps.astype(np.float32))
 
 
 def _otsu(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
-    """The value that splits a histogram into two classes of the largest variance between them."""
+    """The lowest value of the upper of two classes with the largest variance between them; infinite without two."""
     counts, edges = np.histogram(values, _BINS)
     middles = (edges[1:] + edges[:-1]) / 2
     below, moments = counts.cumsum(), (counts * middles).cumsum()
@@ -70,7 +70,7 @@ def _otsu(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         gap = moments / below - (moments[-1] - moments) / above
     between = np.where(above > 0, below * above * gap**2, 0)[:-1]
-    return float(edges[1:][between.argmax()]) if between.max() > 0 else float(values.max())
+    return float(edges[1:][between.argmax()]) if between.max() > 0 else np.inf
 
 
 NULLS = {
@@ -93,12 +93,15 @@ def with_random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
     whose maps survive this does not explain the network.
     """
     fresh = copy.deepcopy(model)
-    with torch.random.fork_rng([]), torch.no_grad():
-        torch.manual_seed(seed)
+    devices = {parameter.device.index for parameter in fresh.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices), torch.no_grad():
+        # Not torch.manual_seed: it seeds every GPU, of which none but these are as before afterwards.
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)):
+            generator.manual_seed(seed)
         for module in fresh.modules():
             own = list(module.parameters(recurse=False))
             begin = getattr(module, "reset_parameters", None)
-            if own and callable(begin):
+            if callable(begin) and (own or any(True for _ in module.buffers(recurse=False))):
                 begin()
             else:
                 for parameter in own:
