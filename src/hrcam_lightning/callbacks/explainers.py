@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain import FLOORS, NAMES, explain
+from hrcam_lightning.explain.methods import check_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MODEL = "model"
+_SETTINGS = ("layers", "score", "resampling", "chunk")  # of `explain`; all classes are asked for, always
 
 
 class Explainer:
@@ -23,14 +25,18 @@ class Explainer:
         wish: Name of a method, or a mapping with ``method``, settings of `explain`, and a ``name`` for the row.
 
     Raises:
-        InputError: If it is neither, or there is no such method.
+        InputError: If it is neither, or there is no such method, or it has no such option.
     """
 
     def __init__(self, wish: str | dict[str, Any]) -> None:
         settings = {"method": wish} if isinstance(wish, str) else dict(wish)
         method = settings.pop("method", None)
-        if method not in NAMES:
+        if method is None:
             raise InputError(f"explainers: {wish!r} names no method; there are {', '.join(NAMES)}")
+        try:
+            check_options(method, {name: value for name, value in settings.items() if name not in ("name", *_SETTINGS)})
+        except InputError as error:
+            raise InputError(f"explainers: {error}") from None
         self.method: str = method
         self.name = str(settings.pop("name", method))
         self.settings = settings

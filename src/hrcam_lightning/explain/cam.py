@@ -102,7 +102,7 @@ def eigencam(activations: Tensor) -> Tensor:
     """
     cells = activations.flatten(2).transpose(1, 2)
     cells = cells - cells.mean(1, keepdim=True)
-    _, _, right = torch.linalg.svd(cells, full_matrices=False)
+    _, _, right = torch.linalg.svd(cells.nan_to_num(0, 0, 0), full_matrices=False)
     projected = (cells @ right[:, 0, :, None]).squeeze(-1)
     turned = torch.where((projected.amin(-1) < -projected.amax(-1))[:, None], -projected, projected)
     return turned.view(activations.shape[0], *activations.shape[2:])

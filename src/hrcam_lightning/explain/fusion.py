@@ -20,7 +20,7 @@ def _peak(maps: Tensor) -> Tensor:
 
 
 def _ratio(values: Tensor, by: Tensor) -> Tensor:
-    return torch.where(by > 0, values / torch.where(by > 0, by, 1), 0)
+    return torch.where(by != 0, values / torch.where(by != 0, by, 1), 0)  # by is not negative, and NaN stays NaN
 
 
 def unit(maps: Tensor) -> Tensor:

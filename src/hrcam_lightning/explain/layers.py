@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 import torch
@@ -41,9 +43,9 @@ def choose_layers(
     own: dict[str, Level] = {}
     if isinstance(model, LocalizationModel):
         own, resampling = _own_levels(model, images), resampling or model.resampling
-    if not isinstance(layers, str):
-        check_layers(model, layers)
-        names = list(layers)
+    if isinstance(layers, list | tuple):
+        names = [str(name) for name in layers]  # a number is how nn.Sequential calls its parts
+        check_layers(model, names)
     elif layers in ("deepest", "pyramid"):
         found = list(own) or _last_at_each_size(model, images)
         if not found:
@@ -68,13 +70,11 @@ def _run(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, Tensor]], ob
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         return lambda _module, _inputs, output: seen.append((name, output)) if isinstance(output, Tensor) else None
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    try:
-        with torch.no_grad():
-            return seen, model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(hook(name)))
+        return seen, model(images)
 
 
 def _own_levels(model: LocalizationModel, images: Tensor) -> dict[str, Level]:
@@ -87,9 +87,13 @@ def _own_levels(model: LocalizationModel, images: Tensor) -> dict[str, Level]:
 
 def _last_at_each_size(model: nn.Module, images: Tensor) -> list[str]:
     seen, _ = _run(model, images[:1])
+    calls = Counter(name for name, _ in seen)  # one ReLU may serve many layers, and is none of them
     last = {
         tuple(output.shape[2:]): name
         for name, output in seen
-        if output.ndim == images.ndim and math.prod(output.shape[2:]) > 1
+        if calls[name] == 1
+        and output.ndim == images.ndim
+        and output.is_floating_point()
+        and math.prod(output.shape[2:]) > 1
     }
     return [last[size] for size in sorted(last, key=math.prod, reverse=True)]

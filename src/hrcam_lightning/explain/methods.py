@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from dataclasses import replace
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from hrcam_lightning.decoders.decoder import in_float32
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain import cam
 from hrcam_lightning.explain.fullgrad import fullgrad
+from hrcam_lightning.explain.fusion import Fusion
 from hrcam_lightning.explain.layers import Layers, choose_layers
 from hrcam_lightning.explain.layerwise import eigen, layercam, layerwise, refinecam, zoomcam
 from hrcam_lightning.explain.null import FLOORS, NULLS, with_random_weights
 from hrcam_lightning.explain.perturb import ablationcam, occlusion, polycam, scorecam
 from hrcam_lightning.explain.probe import Probe, undisturbed
 from hrcam_lightning.explain.target import Score, Target, class_numbers
-from hrcam_lightning.model import LocalizationOutput
+from hrcam_lightning.geometry import Resampling
+from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hrcam_lightning.geometry import Level, Resampling
 
 _signed = partial(layerwise, rectified=False)
 _rectified = partial(layerwise, rectified=True)
@@ -54,6 +58,28 @@ NAMES = ("model", *METHODS, *FLOORS)
 
 _PYRAMID = ("polycam", "zoomcam", "refinecam")
 _NO_LAYERS = ("fullgrad", "occlusion")
+_NO_GRADIENTS = ("eigencam", "scorecam", "ablationcam", "polycam", "occlusion")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_counts(value: object) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(part, int) and not isinstance(part, bool) for part in parts)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "relu": (lambda value: isinstance(value, bool), "true or false"),
+    "fusion": (lambda value: value in get_args(Fusion), f"one of {', '.join(get_args(Fusion))}"),
+    "gamma": (_is_number, "a number"),
+    "fill": (_is_number, "a number"),
+    "patch": (_is_counts, "pixels, one number or one an axis"),
+    "step": (_is_counts, "pixels, one number or one an axis"),
+    "seed": (lambda value: type(value) is int, "a whole number"),
+}
+"""What an option of a method may be."""
 
 
 def explain(
@@ -75,7 +101,7 @@ def explain(
 
     Args:
         model: Any network of images (B, C, *S) to logits (B, K), 2D or 3D, or to an object with ``logits``. Of a
-            `LocalizationTask` it is ``task.network``.
+            `LocalizationTask` its network is explained, without averaging of views.
         images: (B, C, *S).
         method: One of `NAMES`: ``model`` is the network's own map, if it has one; ``random_weights`` asks another
             method (option ``of``) of a copy with random weights (option ``seed``).
@@ -96,55 +122,86 @@ def explain(
     Raises:
         InputError: If a layer, class, option or network is not what the method needs.
     """
-    if method not in NAMES:
-        near = difflib.get_close_matches(method, NAMES, n=3, cutoff=0.5) or list(NAMES)
-        raise InputError(f"there is no explainer {method!r}; nearest are {', '.join(near)}")
-    _check(model, images, score, chunk)
+    check_options(method, options)
+    _check(model, images, score, resampling, chunk)
+    if isinstance(getattr(model, "network", None), LocalizationModel):
+        model = model.network  # type: ignore[assignment]  # of a LocalizationTask, whose views are averaged
     if method == "random_weights":
-        _check_options(method, options, ("of", "seed"), any_other=True)
         of, seed = options.pop("of", "gradcam"), options.pop("seed", 0)
         with torch.inference_mode(mode=False):  # parameters made under it could be given no gradient
             fresh = with_random_weights(model, seed)
         return explain(
             fresh, images, of, layers=layers, target=target, score=score, resampling=resampling, chunk=chunk, **options
         )
+    device = images.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     with undisturbed(model, images):
         images = images.detach().clone()  # what was made under inference mode can be given no gradient
+        probe = Probe(model, images, {}, score, target, resampling or "half_pixel", chunk, autocast)
         if method in METHODS:
-            return _ask(model, images, method, layers, target, score, resampling, chunk, options)
-        _check_options(method, options, ())
+            return _ask(probe, method, layers, resampling, options)
         if layers is not None:
             raise InputError(f"{method} looks at no layer: leave layers out")
         with torch.no_grad():
             if method == "model":
                 return _own_map(model, images, target)
-            scores = Probe(model, images, {}, score, target, "half_pixel", chunk).scores(images)
-            return NULLS[method](images).to(images.device).expand(-1, scores.shape[1], *images.shape[2:]).clone()
+            classes = probe.logits(images[:1]).shape[1]  # one sample says how many there are
+            maps = NULLS[method](images).to(images.device)
+            count = classes if class_numbers(target, len(images), classes) is None else 1
+            return maps.expand(-1, count, *images.shape[2:]).clone()
+
+
+def check_options(method: object, options: dict[str, Any]) -> None:
+    """See that there is such a method, with such options.
+
+    Raises:
+        InputError: If not, naming what there is.
+    """
+    if not isinstance(method, str) or method not in NAMES:
+        near = difflib.get_close_matches(str(method), NAMES, n=3, cutoff=0.5) or list(NAMES)
+        raise InputError(f"there is no explainer {method!r}; nearest are {', '.join(near)}")
+    known = _options_of(method)
+    if method == "random_weights":
+        of = options.get("of", "gradcam")
+        check_options(of, {name: value for name, value in options.items() if name not in known})
+    elif unknown := sorted(set(options) - set(known)):
+        has = f"its options are {', '.join(known)}" if known else "it has none"
+        raise InputError(f"{method} has no option {unknown[0]}: {has}")
+    for name in sorted(set(options) & set(known) & set(_KINDS)):
+        fits, kind = _KINDS[name]
+        if options[name] is not None and not fits(options[name]):
+            raise InputError(f"{method}: {name} is {options[name]!r}, but must be {kind}")
+
+
+def _options_of(method: str) -> list[str]:
+    if method == "random_weights":
+        return ["of", "seed"]
+    if method not in METHODS:
+        return []
+    answer = METHODS[method]
+    fixed = answer.keywords if isinstance(answer, partial) else {}
+    parameters = inspect.signature(answer).parameters.values()
+    return [part.name for part in parameters if part.kind is part.KEYWORD_ONLY and part.name not in fixed]
 
 
 def _ask(
-    model: nn.Module,
-    images: Tensor,
-    method: str,
-    layers: Layers | None,
-    target: Target,
-    score: Score,
-    resampling: Resampling | None,
-    chunk: int,
-    options: dict[str, Any],
+    probe: Probe, method: str, layers: Layers | None, resampling: Resampling | None, options: dict[str, Any]
 ) -> Tensor:
-    answer = METHODS[method]
-    known = inspect.signature(answer).parameters.values()
-    fixed = answer.keywords if isinstance(answer, partial) else {}
-    _check_options(method, options, [p.name for p in known if p.kind is p.KEYWORD_ONLY and p.name not in fixed])
-    chosen: dict[str, Level] = {}
-    if method not in _NO_LAYERS:
-        layers = layers or ("pyramid" if method in _PYRAMID else "deepest")
-        chosen, resampling = choose_layers(model, images, layers, resampling)
-    elif layers is not None:
-        raise InputError(f"{method} looks at no layer by itself: leave layers out")
-    probe = Probe(model, images, chosen, score, target, resampling or "half_pixel", chunk)
-    return answer(probe, **options).detach().float()
+    model, images = probe.model, probe.images
+    if method != "occlusion":
+        _check_visible(model)
+    if method not in _NO_GRADIENTS:
+        _check_differentiable(model)
+    if method in _NO_LAYERS:
+        if layers is not None:
+            raise InputError(f"{method} looks at no layer by itself: leave layers out")
+    else:
+        if layers is None:
+            layers = "pyramid" if method in _PYRAMID else "deepest"
+        chosen, convention = choose_layers(model, images, layers, resampling)
+        probe = replace(probe, layers=chosen, resampling=convention)
+    with in_float32(images):
+        return METHODS[method](probe, **options).detach().float()
 
 
 def _own_map(model: nn.Module, images: Tensor, target: Target) -> Tensor:
@@ -161,13 +218,11 @@ def _own_map(model: nn.Module, images: Tensor, target: Target) -> Tensor:
     return maps[torch.arange(len(maps)), classes.to(maps.device)][:, None]
 
 
-def _check(model: nn.Module, images: Tensor, score: Score, chunk: int) -> None:
-    if hasattr(model, "_orig_mod"):
-        raise InputError("a network compiled by torch.compile hides its layers: give the module that was compiled")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("a TorchScript network hides its layers: give the module that it was made from")
+def _check(model: nn.Module, images: Tensor, score: Score, resampling: Resampling | None, chunk: int) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"a network is needed, an nn.Module, but got a {type(model).__name__}")
+    if not isinstance(images, Tensor):
+        raise InputError(f"images are a {type(images).__name__}, but a tensor (batch, channel, axes...) is needed")
     if images.ndim not in (4, 5) or not images.is_floating_point() or not len(images):
         raise InputError(
             f"images are {tuple(images.shape)} {images.dtype}, but (batch, channel, axes...) are needed, 2D or 3D, "
@@ -175,14 +230,23 @@ def _check(model: nn.Module, images: Tensor, score: Score, chunk: int) -> None:
         )
     if score not in get_args(Score):
         raise InputError(f"score is {score!r}, but is one of {', '.join(get_args(Score))}")
-    if chunk < 1:
-        raise InputError(f"chunk is {chunk}, but must be at least 1")
+    if resampling not in (None, *get_args(Resampling)):
+        raise InputError(f"resampling is {resampling!r}, but is one of {', '.join(get_args(Resampling))}")
+    if type(chunk) is not int or chunk < 1:
+        raise InputError(f"chunk is {chunk!r}, but must be a whole number, at least 1")
 
 
-def _check_options(
-    method: str, options: dict[str, Any], known: list[str] | tuple[str, ...], *, any_other: bool = False
-) -> None:
-    unknown = sorted(set(options) - set(known))
-    if unknown and not any_other:
-        has = f"its options are {', '.join(known)}" if known else "it has none"
-        raise InputError(f"{method} has no option {unknown[0]}: {has}")
+def _check_visible(model: nn.Module) -> None:
+    """See that the layers of a network can be looked at."""
+    for module in model.modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise InputError("a network compiled by torch.compile hides its layers: give the module that was compiled")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("a TorchScript network hides its layers: give the module that it was made from")
+
+
+def _check_differentiable(model: nn.Module) -> None:
+    if any(part.is_inference() for part in (*model.parameters(), *model.buffers())):
+        raise InputError(
+            "the network was made under torch.inference_mode and can be given no gradients: make it outside"
+        )

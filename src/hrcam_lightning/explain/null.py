@@ -57,7 +57,7 @@ def foreground_maps(images: Tensor) -> Tensor:
     The threshold is each image's own, from 256 bins of the mean of its channels; a flat image has no foreground.
     """
     means = intensity_maps(images).cpu().numpy()
-    maps = np.stack([values >= _otsu(values) for values in means])
+    maps = np.stack([values >= _otsu(values) if np.isfinite(values).all() else values * np.nan for values in means])
     return torch.from_numpy(maps.astype(np.float32))
 
 
@@ -93,11 +93,8 @@ def with_random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
     whose maps survive this does not explain the network.
     """
     fresh = copy.deepcopy(model)
-    devices = {parameter.device.index for parameter in fresh.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices), torch.no_grad():
-        # Not torch.manual_seed: it seeds every GPU, of which none but these are as before afterwards.
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)):
-            generator.manual_seed(seed)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
+        torch.manual_seed(seed)
         for module in fresh.modules():
             own = list(module.parameters(recurse=False))
             begin = getattr(module, "reset_parameters", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from hrcam_lightning.backbones.measure import evaluating
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain.target import Score, Target, class_numbers, scores_of
 from hrcam_lightning.geometry import Level, Resampling, resample
+from hrcam_lightning.model import LocalizationModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 @contextmanager
 def undisturbed(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Evaluation mode, parameters without gradients, gradients allowed; all as before afterwards, random state too."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # What was made under inference mode can be given no gradient, and its mark could not be set again.
+    learning = [part for part in model.parameters() if part.requires_grad and not part.is_inference()]
     devices = [images.device] if images.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
@@ -55,12 +57,10 @@ def changed(model: nn.Module, changes: dict[str, Change]) -> Iterator[None]:
 
         return swap
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(name, change)) for name, change in changes.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, change in changes.items():
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(hook(name, change)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def logits_of(output: object) -> Tensor:
@@ -90,6 +90,7 @@ class Probe:
         target: Of which classes.
         resampling: Convention.
         chunk: How many images the network is given at once by methods that try many changes.
+        autocast: In what precision the network is run, if not in that of its weights; nothing else is.
     """
 
     model: nn.Module
@@ -99,6 +100,7 @@ class Probe:
     target: Target
     resampling: Resampling
     chunk: int
+    autocast: torch.dtype | None = None
 
     def scores(self, images: Tensor, owners: Tensor | None = None) -> Tensor:
         """Scores (N, T) of images (N, C, *S).
@@ -107,11 +109,18 @@ class Probe:
             images: Any number of them.
             owners: (N,), of which sample of the batch each is a changed copy; of the samples in turn if not given.
         """
-        logits = logits_of(self.model(images))
+        logits = self.logits(images)
         classes = class_numbers(self.target, len(self.images), logits.shape[1])
         if classes is not None and owners is not None:
             classes = classes.to(owners.device)[owners]
         return scores_of(logits, self.score, classes)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, C, *S); our own networks are spared the maps where they can be."""
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            if isinstance(self.model, LocalizationModel):
+                return self.model.logits(images)
+            return logits_of(self.model(images))
 
     def asking(self, score: Score) -> Probe:
         """The same question of another score."""
@@ -120,7 +129,7 @@ class Probe:
     def activations(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The scores (B, T) and the layers' outputs (B, C, *s) by name, fine to coarse, without gradients."""
         with torch.no_grad():
-            scores, activations = self._forward()
+            scores, activations = self._forward(gradients=False)
         return scores, {name: _precise(tensor) for name, tensor in activations.items()}
 
     def gradients(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
@@ -131,7 +140,7 @@ class Probe:
         Raises:
             InputError: If a layer is not on the way to the score.
         """
-        scores, activations = self._forward()
+        scores, activations = self._forward(gradients=True)
         detached = {name: _precise(tensor.detach()) for name, tensor in activations.items()}
         last = scores.shape[1] - 1
         for number in range(last + 1):
@@ -152,7 +161,7 @@ class Probe:
         """Maps (B, T, *s) of a layer at image resolution."""
         return resample(maps, self.layers[layer], self.images.shape[2:], self.resampling)
 
-    def _forward(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(self, *, gradients: bool) -> tuple[Tensor, dict[str, Tensor]]:
         found: dict[str, Tensor] = {}
 
         def keeper(name: str) -> Change:
@@ -162,12 +171,14 @@ class Probe:
                         f"the layer {name} is called more than once in a forward pass: name one that is called once, "
                         "such as the block around it"
                     )
-                # The graph begins at the first layer that is asked for: nothing before it is kept.
-                kept = (
-                    output if output.requires_grad or not torch.is_grad_enabled() else output.detach().requires_grad_()
-                )
-                found[name] = kept
-                return kept.clone()  # a following layer may work in place
+                if not output.is_floating_point():
+                    raise InputError(f"the layer {name} returns {output.dtype}: name one that returns real numbers")
+                # The graph begins at the first layer that is asked for: nothing before it is kept. The network itself
+                # may forbid gradients up to there, as one with a frozen part does.
+                with torch.set_grad_enabled(gradients):
+                    kept = output.detach().requires_grad_() if gradients and not output.requires_grad else output
+                    found[name] = kept
+                    return kept.clone()  # a following layer may work in place
 
             return keep
 

@@ -26,15 +26,19 @@ def class_numbers(target: Target, batch: int, outputs: int) -> Tensor | None:
     """
     if target is None:
         return None
-    numbers = torch.as_tensor(target)
+    wanted = "target must be a class number, or one for each sample of the batch, as integers (B,)"
+    try:
+        numbers = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(wanted) from error
     if numbers.is_floating_point() or numbers.dtype == torch.bool or numbers.ndim > 1:
-        raise InputError("target must be a class number, or one for each sample of the batch, as integers (B,)")
+        raise InputError(wanted)
     if numbers.ndim == 1 and len(numbers) != batch:
         raise InputError(f"target names {len(numbers)} classes for {batch} samples: give one a sample, or one for all")
     classes = max(outputs, 2)
     if bool((numbers < 0).any()) or bool((numbers >= classes).any()):
         raise InputError(f"target is {numbers.tolist()}, but the network tells the classes 0 to {classes - 1} apart")
-    return numbers.long().expand(batch)
+    return numbers.to(torch.int64, copy=True).expand(batch)  # what was made under inference mode cannot be gathered by
 
 
 def scores_of(logits: Tensor, score: Score, classes: Tensor | None) -> Tensor:
