@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 
 from hrcam_lightning.callbacks.processes import gather
-from hrcam_lightning.callbacks.report import MODEL, print_table, write_cases, write_metrics
+from hrcam_lightning.callbacks.report import MODEL, print_table, write_cases, write_lesions, write_metrics
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain import center_maps, random_maps
 from hrcam_lightning.metrics import CaseScores, case_number
@@ -30,37 +30,56 @@ class LocalizationMetrics(Callback):
 
     Every validation logs the figures and sets the thresholds that find the share `recall` of the validation lesions;
     they are kept in the checkpoint, so that `test` never chooses its own. `validate` and `test` print a table and
-    write ``<stage>/metrics.json`` and ``<stage>/cases.csv`` into the run folder.
+    write ``<stage>/metrics.json``, ``<stage>/cases.csv`` and ``<stage>/lesions.csv`` into the run folder.
 
     Args:
         recall: Share of validation lesions whose peak reaches the threshold.
+        tolerance: Pixels by which the peak may miss the lesion in ``pointing@…px``.
+        radius: Pixels that two detections (FROC) are apart at least.
 
     Raises:
-        InputError: If `recall` is not a share.
+        InputError: If `recall` is not a share, or a distance is out of range.
     """
 
-    def __init__(self, recall: float = 0.8) -> None:
+    def __init__(self, recall: float = 0.8, tolerance: float = 5.0, radius: int = 3) -> None:
         if not 0 < recall <= 1:
             raise InputError(f"localization.recall is {recall}, but is a share of the lesions, above 0 and up to 1")
-        self.recall = recall
+        if tolerance < 0 or radius < 1:
+            raise InputError(
+                f"localization.tolerance is {tolerance} and localization.radius {radius}, but they are pixels, "
+                "at least 0 and 1"
+            )
+        self.recall, self.tolerance, self.radius = recall, tolerance, radius
         self._floor_thresholds: dict[str, list[float]] = {}
+        self._operating_points: dict[str, dict[str, list[float]]] = {}
         self._scores: dict[str, CaseScores] = {}
         self._names: dict[int, str] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The floors' thresholds; the model's own are a buffer of the task."""
-        return {"floor_thresholds": self._floor_thresholds}
+        """The floors' thresholds, and all others; the model's own for lesions are a buffer of the task."""
+        return {"floor_thresholds": self._floor_thresholds, "operating_points": self._operating_points}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back from a checkpoint."""
         self._floor_thresholds = state_dict["floor_thresholds"]
+        self._operating_points = state_dict.get("operating_points", {})  # checkpoints of 0.1.0 have none
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Start anew."""
-        self._scores = {name: CaseScores().to(pl_module.device) for name in (MODEL, *FLOORS)}
-        self._names = {}
+        """Start anew; thresholds of the overlap are those of the cases at hand, and known at the end only."""
+        self._start(pl_module, {})
 
-    on_test_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Start anew, with the thresholds of the checkpoint."""
+        if not pl_module.thresholds.isfinite().any():  # forgotten by the task, being of maps of another kind
+            self._operating_points.pop(MODEL, None)
+        self._start(pl_module, {name: points["overlap"] for name, points in self._operating_points.items()})
+
+    def _start(self, task: LocalizationTask, thresholds: dict[str, list[float]]) -> None:
+        self._scores = {
+            name: CaseScores(thresholds.get(name), self.tolerance, self.radius).to(task.device)
+            for name in (MODEL, *FLOORS)
+        }
+        self._names = {}
 
     def on_validation_batch_end(  # type: ignore[override]
         self,
@@ -82,7 +101,9 @@ class LocalizationMetrics(Callback):
             "center": center_maps(len(cases), classes, size),
         }
         for name, scores in self._scores.items():
-            scores.update(cases, labels, probabilities, maps[name].to(pl_module.device), batch["mask"])
+            scores.update(
+                cases, labels, probabilities, maps[name], batch["mask"], batch.get("subject"), batch.get("cue")
+            )
         self._names |= {case_number(case): case for case in cases}
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
@@ -105,9 +126,14 @@ class LocalizationMetrics(Callback):
         if stage == "val":
             task.thresholds.copy_(torch.tensor(tables[MODEL].thresholds(self.recall)))
             self._floor_thresholds = {name: tables[name].thresholds(self.recall) for name in FLOORS}
+            self._operating_points = {name: table.operating_points() for name, table in tables.items()}
         thresholds = {MODEL: task.thresholds.tolist(), **self._floor_thresholds}
         normal = task.classes.index("normal") if task.task == "multiclass" and "normal" in task.classes else None
-        results = {name: table.localization(thresholds.get(name), normal, resamples) for name, table in tables.items()}
+        points = self._operating_points if stage == "test" else {}  # on the cases that set them they are an oracle's
+        results = {
+            name: table.localization(thresholds.get(name), normal, resamples, points.get(name))
+            for name, table in tables.items()
+        }
         results[MODEL] = {**tables[MODEL].classification(task.task, resamples), **results[MODEL]}
         # Every process has the same figures by now; the floors' do not change while training.
         figures = {f"{stage}/{name}": estimate.value for name, estimate in results[MODEL].items()}
@@ -117,8 +143,10 @@ class LocalizationMetrics(Callback):
             return
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir) / stage
-            write_metrics(folder / "metrics.json", results, stage)
+            differences = {name: tables[MODEL].differences(tables[name]) for name in FLOORS}
+            write_metrics(folder / "metrics.json", results, stage, differences)
             write_cases(folder / "cases.csv", tables, task.classes, names)
+            write_lesions(folder / "lesions.csv", tables, task.classes, names, thresholds)
         print_table(results, stage)
 
 

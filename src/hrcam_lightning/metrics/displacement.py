@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from hrcam_lightning.metrics.estimate import Estimate, bootstrap, undefined
+from hrcam_lightning.metrics.estimate import Estimate, bootstrap, per_subject, undefined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,12 +51,15 @@ def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
     return found.to(maps.device)
 
 
-def displacement_estimates(displacement: Floats, resamples: int = 1000) -> dict[str, Estimate]:
-    """Mean displacement and its spread, with cases as the unit of resampling.
+def displacement_estimates(
+    displacement: Floats, resamples: int = 1000, subject: Ints | None = None
+) -> dict[str, Estimate]:
+    """Mean displacement and its spread, with subjects as the unit of resampling.
 
     Args:
         displacement: (n, K, D), NaN where undefined.
         resamples: Of the intervals; 0 for none.
+        subject: (n,) whose cases they are; each its own if not given.
 
     Returns:
         ``displacement_px``: length of the mean vector; ``displacement_px/axis0`` and so on: its coordinates;
@@ -64,31 +67,34 @@ def displacement_estimates(displacement: Floats, resamples: int = 1000) -> dict[
     """
     known: Bools = np.asarray(np.isfinite(displacement).all(-1))
     used = known.any(1)
-    names = [f"displacement_px/axis{axis}" for axis in range(displacement.shape[-1])]
-    if not used.any():
+    cases, axes = int(used.sum()), displacement.shape[-1]
+    names = [f"displacement_px/axis{axis}" for axis in range(axes)]
+    if not cases:
         because = undefined(0, "no map with a peak has a mask")
         return dict.fromkeys(("displacement_px", *names, "displacement_px/spread"), because)
     vectors, known = np.where(known[..., None], displacement, 0)[used], known[used]
-    count = known.sum(1)
-    total, square = vectors.sum(1), (vectors**2).sum((1, 2))
+    # A row a case: the sum of its vectors, that of their squares, and their number.
+    sums = np.concatenate(
+        [vectors.sum(1), (vectors**2).sum((1, 2))[:, None], known.sum(1)[:, None].astype(np.float64)], axis=1
+    )
+    sums = per_subject(sums, None if subject is None else subject[used])
 
-    def mean(index: Ints) -> Floats:
-        return np.asarray(total[index].sum(-2) / count[index].sum(-1)[..., None])
+    def means(weights: Floats) -> Floats:
+        total = weights @ sums
+        return np.asarray(total[:, :-1] / total[:, -1:])
 
-    def length(index: Ints) -> Floats:
-        return np.asarray(np.linalg.norm(mean(index), axis=-1))
+    def length(weights: Floats) -> Floats:
+        return np.asarray(np.linalg.norm(means(weights)[:, :axes], axis=-1))
 
-    def spread(index: Ints) -> Floats:
-        variance = square[index].sum(-1) / count[index].sum(-1) - length(index) ** 2
-        return np.asarray(np.sqrt(np.maximum(variance, 0)))
+    def spread(weights: Floats) -> Floats:
+        return np.asarray(np.sqrt(np.maximum(means(weights)[:, axes] - length(weights) ** 2, 0)))
 
-    def estimate(statistic: Callable[[Ints], Floats]) -> Estimate:
-        cases = len(count)
-        value = float(statistic(np.arange(cases)[None])[0])
-        return Estimate(value, *bootstrap(statistic, cases, resamples), cases)
+    def estimate(statistic: Callable[[Floats], Floats]) -> Estimate:
+        value = float(statistic(np.ones((1, len(sums))))[0])
+        return Estimate(value, *bootstrap(statistic, len(sums), resamples), cases)
 
     def along(axis: int) -> Estimate:
-        return estimate(lambda index: mean(index)[..., axis])
+        return estimate(lambda weights: means(weights)[:, axis])
 
     return {
         "displacement_px": estimate(length),
