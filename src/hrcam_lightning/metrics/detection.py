@@ -45,7 +45,8 @@ def local_maxima(maps: Tensor, radius: int = 3) -> Tensor:
     lowest = values.flatten(2).amin(-1).reshape(*maps.shape[:2], *[1] * (maps.ndim - 2))
     highest = (values == _window_maximum(values, radius)) & (values > lowest)
     size = highest[0, 0].numel()
-    rank = torch.arange(size, 0, -1, device=maps.device, dtype=torch.float64).reshape(highest.shape[2:])
+    exact = torch.float32 if size < 2**24 else torch.float64
+    rank = torch.arange(size, 0, -1, device=maps.device, dtype=exact).reshape(highest.shape[2:])
     first = torch.where(highest, rank, 0.0)
     return highest & (first == _window_maximum(first, radius))
 
@@ -60,15 +61,20 @@ def component_peaks(maps: Tensor, thresholds: Tensor) -> Tensor:
     Returns:
         bool (B, K, *S).
     """
-    found = np.zeros(tuple(maps.shape), bool)
+    found = np.zeros((*maps.shape[:2], maps[0, 0].numel()), bool)
     corners = np.ones((3,) * (maps.ndim - 2))
     for k, threshold in enumerate(torch.as_tensor(thresholds).tolist()):
         for b in range(len(maps)):
             values = maps[b, k].float().cpu().numpy()
             labels, count = ndimage.label(values >= threshold, structure=corners)
-            for place in ndimage.maximum_position(values, labels, range(1, count + 1)):
-                found[b, k][place] = True
-    return torch.from_numpy(found).to(maps.device)
+            places = np.flatnonzero(labels)
+            part, values = labels.ravel()[places], values.ravel()[places]
+            highest = np.full(count + 1, -np.inf)
+            np.maximum.at(highest, part, values)
+            peaks = values == highest[part]
+            _, first = np.unique(part[peaks], return_index=True)
+            found[b, k, places[peaks][first]] = True
+    return torch.from_numpy(found.reshape(tuple(maps.shape))).to(maps.device)
 
 
 def froc(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from hrcam_lightning.metrics.estimate import Estimate, bootstrap, per_subject, undefined
+from hrcam_lightning.metrics.lesions import centres_of, label_lesions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
-def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
+def peak_displacements(maps: Tensor, masks: Tensor, labels: Tensor | None = None) -> Tensor:
     """Vector from the centre of the lesion to the map's peak, along the stored axes, in pixels.
 
     Of several lesions (connected parts of the mask, corners included) the one whose centre of mass is nearest to the
@@ -33,6 +33,7 @@ def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
     Args:
         maps: (B, K, *S).
         masks: bool (B, K, *S).
+        labels: What `label_lesions` makes of the masks, if that is known already.
 
     Returns:
         (B, K, D) float32; NaN where the mask is empty, and where the map is flat and so has no peak.
@@ -41,12 +42,10 @@ def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
     found = torch.full((*maps.shape[:2], len(size)), torch.nan)
     flat = maps.flatten(2)
     peaked = flat.amax(-1) > flat.amin(-1)
-    corners = np.ones((3,) * len(size))
+    labels = label_lesions(masks) if labels is None else labels
     for b, k in (masks.flatten(2).any(-1) & peaked).nonzero().tolist():
         peak = np.array(np.unravel_index(int(flat[b, k].argmax()), tuple(size)))
-        mask = masks[b, k].cpu().numpy()
-        labels, count = ndimage.label(mask, structure=corners)
-        offsets = peak - np.array(ndimage.center_of_mass(mask, labels, range(1, count + 1)))
+        offsets = peak - centres_of(labels[b, k])[1]
         found[b, k] = torch.from_numpy(offsets[(offsets**2).sum(1).argmin()])
     return found.to(maps.device)
 

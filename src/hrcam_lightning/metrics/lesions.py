@@ -67,18 +67,26 @@ def lesion_peaks(maps: Tensor, masks: Tensor, labels: Tensor | None = None) -> L
     rows: list[tuple[int, int, int, int]] = []
     values: list[list[float]] = []
     for b, k in masks.flatten(2).any(-1).nonzero().tolist():
-        lesions, truth = labels[b, k].cpu().numpy(), masks[b, k].cpu().numpy()
-        sizes = np.bincount(lesions.ravel())[1:]
-        numbers = range(1, len(sizes) + 1)
-        peaks = np.atleast_1d(ndimage.maximum(maps[b, k].float().cpu().numpy(), lesions, numbers))
-        centres = ndimage.center_of_mass(truth, lesions, numbers)
-        rows += [(b, k, number, int(size)) for number, size in zip(numbers, sizes, strict=True)]
-        values += [[*centre, float(peak)] for centre, peak in zip(centres, peaks, strict=True)]
+        sizes, centres = centres_of(labels[b, k])
+        numbers, on = labels[b, k][masks[b, k]].cpu().numpy(), maps[b, k][masks[b, k]].float().cpu().numpy()
+        peaks = np.full(len(sizes) + 1, -np.inf)
+        np.maximum.at(peaks, numbers, on)
+        rows += [(b, k, number, int(size)) for number, size in enumerate(sizes, 1)]
+        values += [[*centre, peak] for centre, peak in zip(centres.tolist(), peaks[1:].tolist(), strict=True)]
     axes = maps.ndim - 2
     index = torch.tensor(rows, dtype=torch.long, device=maps.device).reshape(-1, 4)
     found = torch.tensor(values, dtype=torch.float64, device=maps.device).reshape(-1, axes + 1)
     row, column, number, voxels = index.unbind(1)
     return LesionPeaks(row, column, number, voxels, found[:, :axes], found[:, axes].float())
+
+
+def centres_of(labels: Tensor) -> tuple[Ints, Floats]:
+    """Size (m,) and centre of mass (m, D) of the lesions of one mask (*S), numbered by `label_lesions`."""
+    places = labels.nonzero()
+    numbers = labels[tuple(places.unbind(1))].cpu().numpy()
+    sizes = np.bincount(numbers)[1:].astype(np.int64)
+    sums = [np.bincount(numbers, axis.cpu().numpy())[1:] for axis in places.unbind(1)]
+    return sizes, np.asarray(np.stack(sums, -1) / sizes[:, None])
 
 
 class RecallCell(NamedTuple):

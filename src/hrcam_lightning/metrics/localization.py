@@ -120,10 +120,13 @@ def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
         (B, K) float32 in 0..1; 0 for a map that is nowhere above 0, since it has put nothing on the mask; NaN where the
         mask is empty.
     """
-    relevance, inside = maps.flatten(2).double().clamp(min=0), masks.flatten(2)
+    found = torch.full(maps.shape[:2], torch.nan, device=maps.device)
+    known = _scored(maps, masks)
+    relevance = maps.flatten(2)[known].double().clamp(min=0)
     total = relevance.sum(-1)
-    mass = (relevance * inside).sum(-1) / torch.where(total == 0, 1.0, total)
-    return torch.where(_scored(maps, masks), mass, torch.nan).float()
+    mass = (relevance * masks.flatten(2)[known]).sum(-1) / torch.where(total == 0, 1.0, total)
+    found[known] = mass.float()
+    return found
 
 
 def relevance_rank(maps: Tensor, masks: Tensor) -> Tensor:

@@ -42,13 +42,13 @@ def lowest_of(bins: Ints) -> Floats:
     return bits.view(np.float32).astype(np.float64)
 
 
-def histogram(values: Tensor, lesions: Tensor, peaks: Tensor, parts: Tensor | None) -> tuple[Ints, Floats]:
+def histogram(values: Tensor, lesions: Tensor, peaks: Tensor | None, parts: Tensor | None) -> tuple[Ints, Floats]:
     """Histogram of one map against one mask.
 
     Args:
         values: (*S) finite map.
         lesions: (*S) number of the lesion at each pixel, 0 outside.
-        peaks: bool (*S), detections by local maxima.
+        peaks: bool (*S), detections by local maxima; None if there are none to be counted.
         parts: bool (*S), detections by connected parts; None if there is no threshold for them.
 
     Returns:
@@ -60,12 +60,17 @@ def histogram(values: Tensor, lesions: Tensor, peaks: Tensor, parts: Tensor | No
     bins, numbers = bins_of(values).flatten().cpu().numpy(), lesions.flatten().cpu().numpy()
     pixels = np.bincount(bins, minlength=BINS)
     occupied = np.flatnonzero(pixels)[::-1]
+    row_of = np.zeros(BINS, np.int64)
+    row_of[occupied] = np.arange(len(occupied))
     rows = np.zeros((len(occupied), len(COLUMNS)))
+
+    def count(chosen: Ints, weights: Floats | None = None) -> Floats:
+        return np.bincount(row_of[chosen], weights, minlength=len(occupied)).astype(np.float64)
+
     on = numbers > 0
     if on.any():
         sizes = np.bincount(numbers)
-        inside, per_lesion = _count(bins[on]), _count(bins[on], 1 / sizes[numbers[on]])
-        rows[:, 1], rows[:, 2] = inside[occupied], per_lesion[occupied]
+        rows[:, 1], rows[:, 2] = count(bins[on]), count(bins[on], 1 / sizes[numbers[on]])
         true, predicted = rows[:, 1].cumsum(), pixels[occupied].cumsum()
         rows[:, 3] = np.diff(2 * true / (predicted + true[-1]), prepend=0)
         rows[0, 4] = 1
@@ -77,8 +82,8 @@ def histogram(values: Tensor, lesions: Tensor, peaks: Tensor, parts: Tensor | No
             scores, lesion = bins[chosen], numbers[chosen]
             best = np.full(int(lesion.max(initial=0)) + 1, -1)
             np.maximum.at(best, lesion, scores)
-            rows[:, start + 1] = _count(scores[lesion == 0])[occupied]
-            rows[:, start + 2] = _count(best[1:][best[1:] >= 0])[occupied]
+            rows[:, start + 1] = count(scores[lesion == 0])
+            rows[:, start + 2] = count(best[1:][best[1:] >= 0])
     return occupied, rows
 
 
@@ -223,7 +228,3 @@ def _recall(columns: dict[str, Floats], ending: str, rates: Sequence[float]) -> 
     false, true = (columns[f"{name}{ending}"].cumsum(-1) for name in ("false", "true"))
     images, lesions = columns[f"images{ending}"].sum(-1), columns["per_lesion"].sum(-1)
     return np.asarray(sensitivity_at(false, true, images, lesions, rates).mean(-1))
-
-
-def _count(bins: Ints, weights: Floats | None = None) -> Floats:
-    return np.bincount(bins, weights, minlength=BINS).astype(np.float64)

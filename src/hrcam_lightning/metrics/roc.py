@@ -118,26 +118,21 @@ def lroc_estimate(
     ]
     if not columns:
         return undefined(0, "no class has both positive cases with a mask and negative cases")
-    _, place = np.unique(np.arange(len(labels)) if subject is None else subject, return_inverse=True)
+    used = known[:, columns].any(1)
+    scores, labels, located, known = scores[used], labels[used], np.nan_to_num(located[used]), known[used]
+    _, place = np.unique(np.arange(len(labels)) if subject is None else subject[used], return_inverse=True)
 
     def statistic(weights: Floats) -> Floats:
         of_cases = weights[:, place]
-        return np.asarray(
-            np.mean(
-                [
-                    weighted_lroc_area(
-                        scores[rows, k], labels[rows, k], np.nan_to_num(located[rows, k]), of_cases[:, rows]
-                    )
-                    for k in columns
-                    for rows in (known[:, k],)
-                ],
-                axis=0,
-            )
-        )
+        areas = [
+            weighted_lroc_area(scores[rows, k], labels[rows, k], located[rows, k], of_cases[:, rows])
+            for k, rows in zip(columns, known[:, columns].T, strict=True)
+        ]
+        return np.asarray(np.mean(areas, axis=0))
 
     units = int(place.max()) + 1
     value = float(statistic(np.ones((1, units)))[0])
-    return Estimate(value, *bootstrap(statistic, units, resamples), int(known[:, columns].any(1).sum()))
+    return Estimate(value, *bootstrap(statistic, units, resamples), len(labels))
 
 
 def auroc_difference(first: Floats, second: Floats, labels: Floats) -> Estimate:

@@ -107,12 +107,16 @@ class CaseScores(Metric):
         )
         lesions = label_lesions(masks)
         cue = torch.zeros_like(masks[:, 0]) if cues is None else cues[new].cpu()
+        flat = maps.flatten(2)
         columns = {
             "case": case,
             "subject": subject,
             "label": labels,
             "probability": probabilities,
-            **_case_columns(maps, masks, cue.unsqueeze(1).expand_as(masks), self._limits(maps)),
+            "peak": flat.amax(-1),
+            "finite": flat.isfinite().all(-1),
+            **_mask_columns(maps, masks, lesions, self._limits(maps)),
+            "cue_mass": relevance_mass(maps, cue.unsqueeze(1).expand_as(masks)),
             **_lesion_columns(case, maps, masks, lesions),
         }
         for name, values in columns.items():
@@ -181,23 +185,27 @@ def case_number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
 
 
-def _case_columns(maps: Tensor, masks: Tensor, cues: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
-    flat = maps.flatten(2)
+def _mask_columns(maps: Tensor, masks: Tensor, lesions: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
+    """Scores of the maps that have a mask; NaN for the others, which are not looked at."""
+    known = masks.flatten(2).any(-1)
+    maps, masks, lesions = (whole[known].unsqueeze(1) for whole in (maps, masks, lesions))
     boxes = box_overlaps(maps, masks)
-    return {
-        "peak": flat.amax(-1),
-        "finite": flat.isfinite().all(-1),
+    scores = {
         "pointing": pointing_hits(maps, masks),
         "peak_distance": peak_distances(maps, masks),
         "pixel_ap": pixel_average_precision(maps, masks),
         "relevance_mass": relevance_mass(maps, masks),
         "relevance_rank": relevance_rank(maps, masks),
-        **overlaps(maps, masks, thresholds),
-        "cue_mass": relevance_mass(maps, cues),
+        **overlaps(maps, masks, thresholds.expand(known.shape)[known][:, None]),
         "box_largest": boxes.largest,
         "box_every": boxes.every,
-        "displacement": peak_displacements(maps, masks),
+        "displacement": peak_displacements(maps, masks, lesions),
     }
+    columns = {}
+    for name, values in scores.items():
+        columns[name] = torch.full((*known.shape, *values.shape[2:]), torch.nan, dtype=torch.float64)
+        columns[name][known] = values[:, 0].double()
+    return columns
 
 
 def _lesion_columns(case: Tensor, maps: Tensor, masks: Tensor, lesions: Tensor) -> dict[str, Tensor]:
