@@ -50,7 +50,6 @@ class CaseDataset(Dataset[Sample]):
         sample: Sample = {
             "image": torch.from_numpy(normalize(scan.voxels, self.normalization)),
             "case": case.name,
-            "subject": case.subject,
             "affine": scan.affine,
         }
         if case.label is not None and self.table.classes is not None:
@@ -62,7 +61,7 @@ class CaseDataset(Dataset[Sample]):
                     raise InputError(
                         f"{path}: the mask shows {name}, but the label of {case.name} does not; mend either"
                     )
-            sample["label"], sample["mask"] = case.label, mask
+            sample["label"], sample["mask"], sample["subject"] = case.label, mask, case.subject
             if self._cued:
                 cue = read_mask(case.cue, case.image, scan) if case.cue else np.zeros(scan.voxels.shape[1:], bool)
                 sample["cue"] = torch.from_numpy(cue)
