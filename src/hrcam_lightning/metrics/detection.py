@@ -71,9 +71,10 @@ def component_peaks(maps: Tensor, thresholds: Tensor) -> Tensor:
             part, values = labels.ravel()[places], values.ravel()[places]
             highest = np.full(count + 1, -np.inf)
             np.maximum.at(highest, part, values)
-            peaks = values == highest[part]
-            _, first = np.unique(part[peaks], return_index=True)
-            found[b, k, places[peaks][first]] = True
+            peaks = np.flatnonzero(values == highest[part])[::-1]
+            first = np.empty(count + 1, np.int64)
+            first[part[peaks]] = places[peaks]  # the last one written is the first in memory
+            found[b, k, first[1:]] = True
     return torch.from_numpy(found.reshape(tuple(maps.shape))).to(maps.device)
 
 

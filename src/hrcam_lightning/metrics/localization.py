@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -88,21 +89,15 @@ def pixel_average_precision(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B, K) float32 in 0..1, NaN where the mask is empty.
     """
-    found = torch.full(maps.shape[:2], torch.nan, device=maps.device)
-    known = _scored(maps, masks)
-    if not known.any():
-        return found
-    values, order = maps.flatten(2)[known].sort(-1, descending=True)
-    inside = masks.flatten(2)[known].gather(-1, order)
-    count = values.shape[-1]
-    rank = torch.arange(count, device=values.device)
-    precision = inside.cumsum(-1).double() / (rank + 1)
-    last_of_tie = torch.ones_like(inside)
-    last_of_tie[..., :-1] = values[..., 1:] != values[..., :-1]
-    end_of_tie = torch.where(last_of_tie, rank, count).flip(-1).cummin(-1).values.flip(-1)
-    total = (precision.gather(-1, end_of_tie) * inside).sum(-1)
-    found[known] = (total / inside.sum(-1)).float()
-    return found
+    found = torch.full(maps.shape[:2], torch.nan)
+    for b, k in _scored(maps, masks).nonzero().tolist():
+        values = maps[b, k].float().cpu().numpy()
+        inside = np.sort(values[masks[b, k].cpu().numpy()])
+        # At the value of each pixel of the lesion: how many of all pixels, and of the lesion's, are as high.
+        all_as_high = values.size - np.searchsorted(np.sort(values, axis=None), inside)
+        inside_as_high = inside.size - np.searchsorted(inside, inside)
+        found[b, k] = float((inside_as_high / all_as_high).mean())
+    return found.to(maps.device)
 
 
 def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:

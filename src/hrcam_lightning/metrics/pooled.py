@@ -58,9 +58,11 @@ def histogram(values: Tensor, lesions: Tensor, peaks: Tensor | None, parts: Tens
         and lesions found, by local maxima; the same by parts.
     """
     bins, numbers = bins_of(values).flatten().cpu().numpy(), lesions.flatten().cpu().numpy()
-    pixels = np.bincount(bins, minlength=BINS)
+    lowest = bins.min()
+    bins -= lowest  # a few thousand bins in place of 2^16
+    pixels = np.bincount(bins)
     occupied = np.flatnonzero(pixels)[::-1]
-    row_of = np.zeros(BINS, np.int64)
+    row_of = np.zeros(len(pixels), np.int64)
     row_of[occupied] = np.arange(len(occupied))
     rows = np.zeros((len(occupied), len(COLUMNS)))
 
@@ -84,7 +86,7 @@ def histogram(values: Tensor, lesions: Tensor, peaks: Tensor | None, parts: Tens
             np.maximum.at(best, lesion, scores)
             rows[:, start + 1] = count(scores[lesion == 0])
             rows[:, start + 2] = count(best[1:][best[1:] >= 0])
-    return occupied, rows
+    return occupied + lowest, rows
 
 
 def merge(codes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
