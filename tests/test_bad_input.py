@@ -88,6 +88,7 @@ def test_a_bad_command_line_ends_with_one_sentence(
         ("fit", *cases, *SMALL, *deep): "smaller than the network's deepest stride, 32 x 32",
         ("fit", *cases, *SMALL, "--trainer.default_root_dir", "file"): "file",
         ("fit", *cases, "--model.consistency", "-1"): "consistency is -1.0",
+        ("fit", *cases, "--localization.radius", "0"): "localization.radius 0",
         ("fit", *phantoms, "bad.yaml"): "spacing",
         ("fit", *phantoms, "none.yaml"): "none.yaml",
         ("fit", *phantoms, str(spec_path), "--data.counts", "{train: 0}"): "no cases in the split 'train'",

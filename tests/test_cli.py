@@ -299,9 +299,11 @@ def test_thresholds_of_other_maps_are_left_out(fitted: Path, tiny_set: Path) -> 
     assert task.thresholds.isfinite().all()
     with pytest.warns(UserWarning, match="thresholds were set with view_averaging True and are left out"):
         main(again("test", fitted, tiny_set / "cases.csv", "--model.view_averaging", "false"))
-    entry = json.loads((fitted / "test/metrics.json").read_text())["test/normal/false_activation"]
-    assert entry["value"] is None
-    assert entry["reason"].startswith("no threshold")
+    figures = json.loads((fitted / "test/metrics.json").read_text())
+    for name in ("normal/false_activation", "lesion/recall", "dice", "box_acc", "lesion/froc_by_parts"):
+        assert figures[f"test/{name}"]["value"] is None
+        assert figures[f"test/{name}"]["reason"].startswith("no threshold")
+        assert figures[f"test/random/{name}"]["value"] is not None
 
 
 def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:

@@ -165,7 +165,7 @@ class HrcamCLI(LightningCLI):
 
     def _say_where(self, stage: str) -> None:
         folder = f"{self.trainer.default_root_dir}/{stage}"
-        self._say(f"Figures: {folder}/metrics.json and {folder}/cases.csv")
+        self._say(f"Figures: {folder}/metrics.json, {folder}/cases.csv and {folder}/lesions.csv")
         self._say(f"Pictures: {folder}/maps.png and {folder}/maps/")
 
     def _say(self, text: str) -> None:
