@@ -74,7 +74,7 @@ class LocalizationMetrics(Callback):
         """Score a batch."""
         output, cases = outputs["output"], batch["case"]
         classes, size = output.maps.shape[1], output.maps.shape[2:]
-        labels = _one_hot(batch["label"], classes)
+        labels = one_hot(batch["label"], classes)
         probabilities = pl_module.probabilities(output.logits)
         maps = {
             MODEL: output.maps,
@@ -122,7 +122,8 @@ class LocalizationMetrics(Callback):
         print_table(results, stage)
 
 
-def _one_hot(labels: Tensor, classes: int) -> Tensor:
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels of any kind of task as (B, K)."""
     if labels.ndim == 2:
         return labels
     return labels[:, None] if classes == 1 else F.one_hot(labels, classes)
