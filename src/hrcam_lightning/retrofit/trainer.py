@@ -78,8 +78,10 @@ class RetrofitTrainer(Trainer):
             self.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False)
         finally:
             self.callbacks.remove(stage)  # type: ignore[attr-defined]
-        if not stage.done:
+        if stage.report is None:
             raise InputError("retrofit had no validation case to start with, and has changed nothing")
         if not self.fast_dev_run:  # type: ignore[attr-defined]
-            with replacing(Path(self.default_root_dir) / "best.ckpt") as part:
+            folder = Path(self.default_root_dir)
+            stage.report.write(folder)
+            with replacing(folder / "best.ckpt") as part:  # last: who finds it finds all of the result
                 self.save_checkpoint(part, weights_only=False)  # with the callbacks' thresholds
