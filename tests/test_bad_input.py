@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from hrcam_lightning.cli import main
 from tests.command_line import CASES, SMALL, again, error_of, load, rows_of, save
@@ -213,4 +214,9 @@ def test_a_null_is_an_option_where_nothing_is_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("null.yaml").write_text("model: {weights: null, task: null}\nfused_maps: {limits: null}\n")
-    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, "-c", "null.yaml", "--trainer.fast_dev_run", "true"])
+    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, "-c", "null.yaml", "--trainer.max_epochs", "1"])
+    # What was null is null in the configuration that the run leaves, and that is read again.
+    kept = yaml.safe_load(Path("runs/default/config.yaml").read_text())
+    assert kept["checkpoint"].get("train_time_interval") is None
+    assert kept["fused_maps"].get("limits") is None
+    main(["test", "-c", "runs/default/config.yaml", "--ckpt_path", "best"])

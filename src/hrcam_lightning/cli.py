@@ -96,6 +96,7 @@ class HrcamCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the command line; look at the run folder and the checkpoint before anything is built from them."""
         super().parse_arguments(parser, args)
+        _check_nulls(parser, self.config)
         self._words = list(args) if isinstance(args, list) else sys.argv[1:]
         command = self.config["subcommand"]
         settings = self.config[command]
@@ -165,6 +166,21 @@ class HrcamCLI(LightningCLI):
             Console().print(text, highlight=False, soft_wrap=True)
 
 
+def _check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Look at every null in YAML, which jsonargparse lets pass: to its mind nothing was given.
+
+    Raises:
+        InputError: If a value is wanted there.
+    """
+    set_parsing_settings(unset_sentinel=True)  # so that None is a value like any other
+    try:
+        parser.validate(config)
+    except TypeError as error:
+        raise InputError(str(error)) from error
+    finally:
+        set_parsing_settings(unset_sentinel=False)  # with it, None would be written to config.yaml as a text
+
+
 def _spare_earlier_run(root: Path, command: str, overwrite: bool) -> None:
     """Hours of training are not lost to a command typed twice.
 
@@ -200,7 +216,6 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message="The dirpath has changed from")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # says again what our own sentence says
-    set_parsing_settings(unset_sentinel=True)  # a null in YAML is a value, and wrong where a number is wanted
     HrcamCLI(
         LocalizationTask,
         LocalizationDataModule,
