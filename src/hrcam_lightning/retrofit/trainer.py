@@ -34,7 +34,7 @@ class RetrofitTrainer(Trainer):
         resampling: Resampling | None = None,
         views: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_cases: int = 1000,
-        pixels: int = 64,
+        pixels: int = 8,
     ) -> None:
         """Fit HR-CAM's linear head to a trained, frozen network by one pass over the data and one convex problem.
 
