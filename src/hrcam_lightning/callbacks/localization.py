@@ -117,7 +117,7 @@ class LocalizationMetrics(Callback):
     ) -> None:
         """Score a batch."""
         output, cases = outputs["output"], batch["case"]
-        labels = _one_hot(batch["label"], output.maps.shape[1])
+        labels = one_hot(batch["label"], output.maps.shape[1])
         probabilities = pl_module.probabilities(output.logits)
         maps = {one.name: one.maps(pl_module.network, batch["image"]) for one in self.explainers}
         maps[MODEL] = output.maps
@@ -158,7 +158,7 @@ class LocalizationMetrics(Callback):
             batch = trainer.strategy.batch_to_device(batch, task.device)
             for one in explainers:
                 maps = one.maps(task.network, batch["image"])
-                labels = _one_hot(batch["label"], maps.shape[1])
+                labels = one_hot(batch["label"], maps.shape[1])
                 scores[one.key].update(batch["case"], labels, labels, maps, batch["mask"])
         return {key: self._points_of(some.compute()) for key, some in scores.items()}
 
@@ -195,7 +195,8 @@ class LocalizationMetrics(Callback):
         print_table(results, stage, [one.name for one in self.explainers if one.floor])
 
 
-def _one_hot(labels: Tensor, classes: int) -> Tensor:
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels of any kind of task as (B, K)."""
     if labels.ndim == 2:
         return labels
     return labels[:, None] if classes == 1 else F.one_hot(labels, classes)
