@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +22,9 @@ from hrcam_lightning.explain.faithfulness import deletion, drop_and_increase, in
 from hrcam_lightning.explain.road import road
 from hrcam_lightning.explain.sanity import sanity_check
 from tests.command_line import CASES, again, error_of, rows_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ADD = "--trainer.callbacks+=FaithfulnessMetrics"
 FILES = ("faithfulness.json", "faithfulness.csv", "sanity.csv", "sanity.png")
@@ -85,8 +87,8 @@ def test_a_test_run_writes_what_the_functions_say_and_the_same_again(
     assert rows[0]["layer"] == "decoder"
     expected_rows = [(stage.spearman[n], stage.ssim[n]) for n in range(2) for stage in stages]
     for row, pair in zip(rows, expected_rows, strict=True):
-        for text, number in zip((row["spearman"], row["ssim"]), pair, strict=True):
-            assert float(text or "nan") == pytest.approx(float(number), rel=1e-3, abs=1e-4, nan_ok=True)
+        for text, similarity in zip((row["spearman"], row["ssim"]), pair, strict=True):
+            assert float(text or "nan") == pytest.approx(float(similarity), rel=1e-3, abs=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize(
