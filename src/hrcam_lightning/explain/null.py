@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor, nn
 
 _BINS = 256
@@ -89,13 +92,29 @@ FLOORS = (*NULLS, "random_weights")
 def with_random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of a network that has learnt nothing: every layer as before training, drawn by a seed.
 
-    The values of a layer that does not say how it begins are shuffled. Adebayo et al. (NeurIPS 2018): an explainer
-    whose maps survive this does not explain the network.
+    Adebayo et al. (NeurIPS 2018): an explainer whose maps survive this does not explain the network.
     """
     fresh = copy.deepcopy(model)
-    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
+    with seeded(seed):
+        randomize(fresh.modules())
+    return fresh
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw by a seed for the time of a block; the random state of all devices is afterwards as it was."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        for module in fresh.modules():
+        yield
+
+
+def randomize(modules: Iterable[nn.Module]) -> None:
+    """Bring the parameters that modules themselves hold to where they begin, drawn from torch's random state.
+
+    The values of a module that does not say how it begins are shuffled.
+    """
+    with torch.no_grad():
+        for module in modules:
             own = list(module.parameters(recurse=False))
             begin = getattr(module, "reset_parameters", None)
             if callable(begin) and (own or any(True for _ in module.buffers(recurse=False))):
@@ -104,4 +123,3 @@ def with_random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
                 for parameter in own:
                     order = torch.randperm(parameter.numel()).to(parameter.device)
                     parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return fresh

@@ -14,25 +14,16 @@ import torch.nn.functional as F
 
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain.fusion import at_peak_of, fuse, unit_range
-from hrcam_lightning.explain.probe import changed
+from hrcam_lightning.explain.probe import changed, each_copy
 from hrcam_lightning.geometry import resample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from hrcam_lightning.explain.fusion import Fusion
     from hrcam_lightning.explain.probe import Probe
-
-
-def _each_channel(probe: Probe, channels: int, ask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Scores (B, C, T) of `ask(samples, channels)` for every channel of every sample."""
-    pairs = torch.cartesian_prod(torch.arange(len(probe.images)), torch.arange(channels)).view(-1, 2)
-    with torch.no_grad():
-        parts = [ask(*part.to(probe.images.device).unbind(1)) for part in torch.split(pairs, probe.chunk)]
-    scores = torch.cat(parts)
-    return scores.view(len(probe.images), channels, -1)
 
 
 def _masked_scores(probe: Probe, name: str, activations: Tensor, clip: float = 0.0) -> Tensor:
@@ -50,7 +41,7 @@ def _masked_scores(probe: Probe, name: str, activations: Tensor, clip: float = 0
         scores = probe.scores(probe.images[samples] * unit_range(seen).to(probe.images.dtype), samples)
         return scores.masked_fill(silent[:, None], torch.nan)
 
-    return _each_channel(probe, activations.shape[1], ask)
+    return each_copy(probe, activations.shape[1], ask)
 
 
 def _combined(weights: Tensor, activations: Tensor) -> Tensor:
@@ -92,7 +83,7 @@ def ablationcam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
             with changed(probe.model, {name: silence}):
                 return probe.scores(probe.images[samples], samples)
 
-        drop = whole - _each_channel(probe, activations.shape[1], ask)
+        drop = whole - each_copy(probe, activations.shape[1], ask)
         weights = torch.where(whole != 0, drop / whole.abs().where(whole != 0, 1), 0)
         maps.append(probe.upsample(_combined(weights, activations), name))
     return fuse(maps, fusion)

@@ -210,6 +210,15 @@ class Probe:
         return f"the layer {name} is not on the way to the score: name a layer that the classes are read from"
 
 
+def each_copy(probe: Probe, copies: int, ask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Scores (B, N, T) of ``ask(samples, numbers)`` for N changed copies of every sample, `Probe.chunk` at a time."""
+    pairs = torch.cartesian_prod(torch.arange(len(probe.images)), torch.arange(copies)).view(-1, 2)
+    with torch.no_grad():
+        parts = [ask(*part.to(probe.images.device).unbind(1)) for part in torch.split(pairs, probe.chunk)]
+    scores = torch.cat(parts)
+    return scores.view(len(probe.images), copies, -1)
+
+
 def _precise(tensor: Tensor) -> Tensor:
     """At least float32: sums over a map lose too much in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
