@@ -14,9 +14,8 @@ from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-README = "\n".join(
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/models.md", "docs/explain.md")
-)
+PAGES = ("README.md", "docs/models.md", "docs/explain.md", "docs/metrics.md")
+README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 
 def _blocks(language: str) -> list[str]:
