@@ -14,7 +14,9 @@ from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/models.md", "docs/explain.md"))
+README = "\n".join(
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/models.md", "docs/explain.md")
+)
 
 
 def _blocks(language: str) -> list[str]:
