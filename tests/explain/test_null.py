@@ -161,11 +161,3 @@ def test_random_weights_leave_nothing_of_what_was_learnt() -> None:
     bare = fresh.get_submodule("4")
     assert isinstance(bare, _Bare)
     assert sorted(bare.scale.tolist()) == [1, 2, 3, 4]
-
-
-def test_random_weights_do_not_seed_the_generators_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _network(2)
-    seeded: list[int] = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    with_random_weights(model)
-    assert not seeded

@@ -214,6 +214,48 @@ def test_ablationcam_is_its_formula(size: tuple[int, ...], stage: int, target: T
     _same(maps, ref.everything(_classes(target), ask))
 
 
+class _Skip(nn.Module):
+    """A branch that hands on the very tensor that it was given, beside another that goes on with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 3, padding=1)
+        self.branch = nn.Dropout()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 9 * 12, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.first(images)
+        logits: Tensor = self.head(first - 0.5 * self.branch(first))
+        return logits
+
+
+def test_a_branch_is_explained_without_the_one_beside_it() -> None:
+    torch.manual_seed(0)
+    model, images = _Skip().double().eval(), batch(SIZES[0])
+    first = model.first(images).detach()
+    branch = first.clone().requires_grad_()
+    scores = model.head(first - 0.5 * branch)
+    for number in range(3):
+        (gradient,) = torch.autograd.grad(scores[:, number].sum(), branch, retain_graph=True)
+        expected = (gradient * first).sum(1, keepdim=True)
+        for layers in (["branch"], ["first", "branch"]):  # the last of two of a size is the deepest
+            maps = explain(model, images, "hirescam", layers=layers, target=number, fusion="max")
+            if len(layers) == 1:
+                _same(maps, expected.numpy())
+            else:
+                whole = explain(model, images, "hirescam", layers=["first"], target=number).double()
+                fused = [ref.fused([a[0].numpy(), b[0].numpy()], "max") for a, b in zip(whole, expected, strict=True)]
+                _same(maps, np.stack(fused)[:, None])
+        drops = []
+        for k in range(3):
+            silenced = branch.detach().clone()
+            silenced[:, k] = 0
+            drops.append((scores - model.head(first - 0.5 * silenced))[:, number].detach())
+        weights = torch.stack(drops, 1) / scores[:, number, None].detach().abs()
+        ablated = torch.einsum("bc,bc...->b...", weights, first).relu()[:, None]
+        _same(explain(model, images, "ablationcam", layers=["branch"], target=number), ablated.numpy())
+
+
 @pytest.mark.parametrize("method", ["eigencam", "scorecam", "ablationcam"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_methods_without_gradients_fuse_as_the_others_do(method: str, fusion: str) -> None:

@@ -174,9 +174,11 @@ class Probe:
                 if not output.is_floating_point():
                     raise InputError(f"the layer {name} returns {output.dtype}: name one that returns real numbers")
                 # The graph begins at the first layer that is asked for: nothing before it is kept. The network itself
-                # may forbid gradients up to there, as one with a frozen part does.
+                # may forbid gradients up to there, as one with a frozen part does. After it a copy is kept, since a layer
+                # that hands on its input, as dropout does, must not be taken for what goes on beside it.
                 with torch.set_grad_enabled(gradients):
-                    kept = output.detach().requires_grad_() if gradients and not output.requires_grad else output
+                    begins = gradients and not output.requires_grad
+                    kept = output.detach().requires_grad_() if begins else output.clone()
                     found[name] = kept
                     return kept.clone()  # a following layer may work in place
 
