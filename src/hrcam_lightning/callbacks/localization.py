@@ -155,7 +155,7 @@ class LocalizationMetrics(Callback):
         scores = {one.key: self._new_scores(task) for one in explainers}
         # Every process reads all of them: there are few, and all then have the same thresholds.
         for batch in track(loader, "Thresholds of the explainers", transient=True, disable=not trainer.is_global_zero):
-            batch = trainer.strategy.batch_to_device(batch, task.device)
+            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), task.device)
             for one in explainers:
                 maps = one.maps(task.network, batch["image"])
                 labels = one_hot(batch["label"], maps.shape[1])

@@ -204,7 +204,9 @@ class Probe:
             before = self.scores(self.images)
             with changed(self.model, {name: torch.zeros_like}):
                 matters = not torch.equal(before, self.scores(self.images))
-        if matters:
+        # A network of steps may well stay on its step.
+        smooth = self.scores(self.images.detach().requires_grad_()).requires_grad
+        if matters or not smooth:
             return (
                 f"the network cannot be differentiated from its scores to the layer {name}: use a method without "
                 "gradients, such as scorecam, ablationcam or occlusion"
