@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _masked_scores(probe: Probe, name: str, activations: Tensor, clip: float = 0.0) -> Tensor:
-    """Scores (B, C, T) of the images seen through each channel, brought to 0..1; NaN where a channel is flat."""
+    """Scores (B, C, T) of the images seen through each channel, brought to 0..1; -inf where a channel is flat."""
 
     def ask(samples: Tensor, channels: Tensor) -> Tensor:
         seen = probe.upsample(activations[samples, channels][:, None], name)
@@ -39,7 +39,7 @@ def _masked_scores(probe: Probe, name: str, activations: Tensor, clip: float = 0
             seen = seen.clamp(low.view(shape), high.view(shape))
         silent = seen.flatten(1).amax(1) == seen.flatten(1).amin(1)
         scores = probe.scores(probe.images[samples] * unit_range(seen).to(probe.images.dtype), samples)
-        return scores.masked_fill(silent[:, None], torch.nan)
+        return scores.masked_fill(silent[:, None], -torch.inf)
 
     return each_copy(probe, activations.shape[1], ask)
 
@@ -58,7 +58,8 @@ def scorecam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
     maps = []
     for name, activations in probe.activations()[1].items():
         scores = _masked_scores(probe, name, activations)
-        weights = scores.nan_to_num(-torch.inf, torch.inf, -torch.inf).softmax(1).nan_to_num(0)  # all channels flat: 0
+        nothing = scores.isneginf().all(1, keepdim=True)  # all channels flat: no map; but NaN stays NaN
+        weights = scores.masked_fill(nothing, 0).softmax(1).masked_fill(nothing, 0)
         maps.append(probe.upsample(_combined(weights, activations), name))
     return fuse(maps, fusion)
 
@@ -100,7 +101,8 @@ def polycam(probe: Probe) -> Tensor:
         probe = probe.asking("softmax")
     below, at = None, ""
     for name, activations in reversed(probe.activations()[1].items()):
-        weights = _masked_scores(probe, name, activations, clip=0.001).nan_to_num(0)
+        weights = _masked_scores(probe, name, activations, clip=0.001)
+        weights = weights.masked_fill(weights.isneginf(), 0)
         here = _combined(weights, activations)
         if below is None:
             deepest = here
