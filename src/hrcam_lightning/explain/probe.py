@@ -174,8 +174,8 @@ class Probe:
                 if not output.is_floating_point():
                     raise InputError(f"the layer {name} returns {output.dtype}: name one that returns real numbers")
                 # The graph begins at the first layer that is asked for: nothing before it is kept. The network itself
-                # may forbid gradients up to there, as one with a frozen part does. After it a copy is kept: a layer
-                # that hands on its input, as dropout does, must not be taken for what goes on beside it.
+                # may forbid gradients up to there, as one with a frozen part does. After it a copy is kept: what a
+                # layer hands on as it was given, as dropout does, must not be taken for what goes on beside it.
                 with torch.set_grad_enabled(gradients):
                     begins = gradients and not output.requires_grad
                     kept = output.detach().requires_grad_() if begins else output.clone()
