@@ -115,6 +115,9 @@ def test_bad_input_is_one_sentence(
     assert words in error_of(capsys, monkeypatch, *arguments)
 
 
+FACTORS = torch.tensor([1.0, -1, 2])
+
+
 class _Network(torch.nn.Module):
     """A probability for each of three classes, and maps that tell cases and classes apart."""
 
@@ -125,8 +128,7 @@ class _Network(torch.nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> Any:
-        steps = torch.arange(1.0, 4).view(1, 3, 1, 1)
-        maps = images * steps
+        maps = images * FACTORS.view(1, 3, 1, 1)
         return SimpleNamespace(logits=maps.mean((2, 3)), maps=maps)
 
 
@@ -185,7 +187,7 @@ def test_the_first_positive_cases_and_all_of_their_classes_in_any_number_of_proc
         if row["explainer"] == "model":
             image = _Data(FINDINGS).in_order("test")[int(row["case"][4]) // 4]["image"][[int(row["case"][4]) % 4]]
             k = "abc".index(row["class"])
-            area = insertion(_Network(), image, image * (k + 1), k, steps=3, score="sigmoid").area
+            area = insertion(_Network(), image, image * FACTORS[k], k, steps=3, score="sigmoid").area
             assert float(row["insertion"]) == pytest.approx(float(area), rel=1e-4)
     shared = _run(tmp_path / "two", monkeypatch, FINDINGS, processes=2)
     assert [{name: row[name] for name in ("case", "class", "explainer")} for row in shared] == [

@@ -56,6 +56,12 @@ def test_drop_and_increase_by_hand(first_weight: float, drop: float, increase: f
             assert found.increase.tolist() == [increase]
 
 
+def test_a_score_that_stays_is_no_increase() -> None:
+    image = torch.tensor([[[[0.0, 3], [3, 3]]]])  # the mask hides what is 0 already
+    found = drop_and_increase(Linear(torch.ones(2, 2)), image, image, 1, score="logit")
+    assert (found.drop.tolist(), found.increase.tolist()) == ([0], [0])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_perfect_order_beats_a_random_one_and_that_its_inverse(size: tuple[int, ...]) -> None:
     images, weights = 5 + noise(1, 1, *size), noise(*size, seed=1)

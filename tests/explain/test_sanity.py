@@ -11,8 +11,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from hrcam_lightning.backbones import ConvPyramid
+from hrcam_lightning.decoders import HRCAM
 from hrcam_lightning.explain import explain
 from hrcam_lightning.explain.sanity import layers_from_the_output, sanity_check, spearman, ssim
+from hrcam_lightning.model import LocalizationModel
+from hrcam_lightning.pooling import LogSumExpPooling
 from tests.explain.known import noise, small
 
 
@@ -65,6 +69,15 @@ def test_a_map_that_does_not_look_at_the_network_stays() -> None:
     for stage in stages:
         torch.testing.assert_close(stage.spearman, torch.ones(2))
         torch.testing.assert_close(stage.ssim, torch.ones(2))
+
+
+def test_our_own_head_forgets_all_of_its_weights() -> None:
+    torch.manual_seed(1)
+    backbone = ConvPyramid(1, 2, width=4, depth=2)
+    model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), LogSumExpPooling())
+    first = sanity_check(model, noise(2, 1, 12, 12), "model", target=1)[0]
+    assert first.layer == "decoder"
+    assert (first.spearman < 0.99).all()  # its weights are in a list that is never called
 
 
 class _Tangled(nn.Module):
