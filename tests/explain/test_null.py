@@ -88,7 +88,7 @@ def test_the_foreground_has_the_threshold_of_the_largest_variance_between() -> N
     for centre in (60, 128, 200):
         background = generator.normal(40, 12, 300)
         values = np.concatenate([background, generator.normal(centre + 30, 15, 90)]).round().clip(1, 254)
-        values[:2] = 0, 256
+        values[:257] = np.arange(257)  # none is missing: the threshold is itself one of the values
         between = {}
         for threshold in np.unique(values)[1:]:
             low, high = values[values < threshold], values[values >= threshold]
