@@ -1,4 +1,4 @@
-"""What maps cost, ours and other libraries': ``python benchmarks/explain_cost.py [SIZE] [BATCH] [CLASSES]``.
+"""What maps cost, beside torch-cam, captum and MONAI: ``python benchmarks/explain_cost.py [SIZE] [BATCH] [CLASSES]``.
 
 MONAI's ResNet-18, the same images, the same run, for one class and for several. The forms take turns, and a form's time
 is the median of its ratios to the forward pass alone of the same turn. Peak memory is that of a fresh process for each

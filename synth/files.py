@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PART = ".part"
-GZIP = 16 + zlib.MAX_WBITS  # what zlib calls a gzip file; without name and time, so that the bytes are those of the content
+GZIP = (
+    16 + zlib.MAX_WBITS
+)  # what zlib calls a gzip file; without name and time, so that the bytes are those of the content
 Voxels = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 
@@ -50,7 +52,7 @@ def remove_parts(folder: Path) -> None:
 def nifti_bytes(voxels: Voxels, affine: npt.NDArray[np.float64]) -> bytes:
     """Return a compressed NIfTI file of ``voxels`` ``(*S)``; a 2D picture becomes one slice.
 
-    Noise repeats nothing and a mask repeats one value: looking for runs alone is smaller than level 1 and twice as fast.
+    Noise repeats nothing and a mask repeats one value: runs alone are smaller than level 1 and twice as fast.
     """
     volume = as_volume(voxels)
     header = _header(volume.shape, volume.dtype.str, np.asarray(affine, np.float64).tobytes())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from hrcam_lightning.cli import main
 from tests.command_line import CASES, SMALL, again, error_of, load, rows_of, save
@@ -88,6 +89,7 @@ def test_a_bad_command_line_ends_with_one_sentence(
         ("fit", *cases, *SMALL, *deep): "smaller than the network's deepest stride, 32 x 32",
         ("fit", *cases, *SMALL, "--trainer.default_root_dir", "file"): "file",
         ("fit", *cases, "--model.consistency", "-1"): "consistency is -1.0",
+        ("fit", *cases, "--localization.radius", "0"): "localization.radius 0",
         ("fit", *phantoms, "bad.yaml"): "spacing",
         ("fit", *phantoms, "none.yaml"): "none.yaml",
         ("fit", *phantoms, str(spec_path), "--data.counts", "{train: 0}"): "no cases in the split 'train'",
@@ -177,3 +179,45 @@ def test_parts_of_a_network_that_do_not_fit_end_with_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert sentence in error_of(capsys, monkeypatch, "fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "wanted"),
+    [
+        ("model: {stop_rate: null}", "model.stop_rate", "float"),
+        ("model: {views: null}", "model.views", "list"),
+        ("localization: {recall: null}", "localization.recall", "float"),
+        ("fused_maps: {cases: null}", "fused_maps.cases", "int"),
+        ("data: {class_path: CaseDataModule, init_args: {cases: cases.csv, batch_size: null}}", "batch_size", "int"),
+        ("model: {pooling: {class_path: TopKPooling, init_args: {share: null}}}", "share", "float"),
+        ("model: {backbone: {class_path: ConvPyramid, init_args: {width: null}}}", "width", "int"),
+        ("model: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: null}}}", "lr", "float"),
+        ("trainer: {callbacks: [{class_path: SubtletyCurriculum, init_args: {start: null}}]}", "start", "float"),
+    ],
+)
+def test_a_null_where_a_value_is_wanted_ends_with_one_sentence(
+    settings: str,
+    option: str,
+    wanted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("null.yaml").write_text(settings)
+    message = error_of(capsys, monkeypatch, "fit", *CASES, "cases.csv", "-c", "null.yaml")
+    assert f'"{option}"' in message
+    assert f"<class '{wanted}'>" in message
+
+
+def test_a_null_is_an_option_where_nothing_is_one(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("null.yaml").write_text("model: {weights: null, task: null}\nfused_maps: {limits: null}\n")
+    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, "-c", "null.yaml", "--trainer.max_epochs", "1"])
+    # What was null is null in the configuration that the run leaves, and that is read again.
+    kept = yaml.safe_load(Path("runs/default/config.yaml").read_text())
+    assert kept["checkpoint"].get("train_time_interval") is None
+    assert kept["fused_maps"].get("limits") is None
+    main(["test", "-c", "runs/default/config.yaml", "--ckpt_path", "best"])

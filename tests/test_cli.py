@@ -41,18 +41,29 @@ def test_test_writes_figures_cases_and_pictures(
 ) -> None:
     main(again("test", fitted, tiny_set / "cases.csv"))
     figures = json.loads((fitted / "test/metrics.json").read_text())
+    rates = [f"lesion/recall@{rate}fp" for rate in ("0.25", "0.5", "1", "2", "4", "8")]
+    compared = ["pointing", "pixel_ap", "relevance_mass", "relevance_rank", "dice", "iou", "iobb"]
     drift = ["displacement_px", *(f"displacement_px/{name}" for name in ("axis0", "axis1", "spread"))]
+    own = [*compared, "pointing@5px", "normal/false_activation", "lesion/recall", "lroc", "pxap", "aupro", *drift]
+    own += [f"{name}{ending}" for name in (*rates, "lesion/froc") for ending in ("", "_by_parts")]
+    own += ["box_acc", "box_acc_v2", "oracle/dice", "oracle/max_box_acc", "oracle/max_box_acc_v2"]
     assert set(figures) == {
         "test/auroc",
-        *(
-            f"test/{who}{metric}"
-            for who in ("", "random/", "center/")
-            for metric in ("pointing", "pixel_ap", "normal/false_activation", *drift)
-        ),
+        *(f"test/{who}{metric}" for who in ("", "random/", "center/") for metric in own),
+        *(f"test/model-{floor}/{metric}" for floor in ("random", "center") for metric in compared),
     }
     for name, entry in figures.items():
-        low, high = (-16, 16) if "displacement" in name else (0, 1)
-        assert low <= entry["low"] <= entry["value"] <= entry["high"] <= high, name
+        low, high = (-16, 16) if "displacement" in name else (-1 if "model-" in name else 0, 1)
+        assert low <= entry["value"] <= high, name
+        if entry["low"] is not None:  # groups of so few cases may hold no lesion
+            assert low <= entry["low"] <= entry["value"] <= entry["high"] <= high, name
+        assert ("p" in entry) == ("model-" in name)
+    lesions = rows_of(fitted / "test/lesions.csv")
+    stored = [row for row in rows_of(tiny_set / "lesions.csv") if row["case"] in {row["case"] for row in lesions}]
+    assert [(row["case"], row["voxels"]) for row in lesions] == [(row["case"], row["voxels"]) for row in stored]
+    found = np.mean([float(row["found"]) for row in lesions])
+    assert figures["test/lesion/recall"]["value"] == pytest.approx(found)
+    assert {"center/peak", "center/found", "centre_i", "centre_j"} <= set(lesions[0])
     cases = rows_of(fitted / "test/cases.csv")
     truth = {row["case"]: row for row in rows_of(tiny_set / "cases.csv") if row["split"] == "test"}
     assert [row["case"] for row in cases] == sorted(truth)
@@ -288,15 +299,17 @@ def test_thresholds_of_other_maps_are_left_out(fitted: Path, tiny_set: Path) -> 
     assert task.thresholds.isfinite().all()
     with pytest.warns(UserWarning, match="thresholds were set with view_averaging True and are left out"):
         main(again("test", fitted, tiny_set / "cases.csv", "--model.view_averaging", "false"))
-    entry = json.loads((fitted / "test/metrics.json").read_text())["test/normal/false_activation"]
-    assert entry["value"] is None
-    assert entry["reason"].startswith("no threshold")
+    figures = json.loads((fitted / "test/metrics.json").read_text())
+    for name in ("normal/false_activation", "lesion/recall", "dice", "box_acc", "lesion/froc_by_parts"):
+        assert figures[f"test/{name}"]["value"] is None
+        assert figures[f"test/{name}"]["reason"].startswith("no threshold")
+        assert figures[f"test/random/{name}"]["value"] is not None
 
 
 def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:
     command = [sys.executable, "-m", "hrcam_lightning", *again("test", fitted, tiny_set / "cases.csv")]
     main(command[3:])
-    one = {name: (fitted / "test" / name).read_bytes() for name in ("metrics.json", "cases.csv")}
+    one = {name: (fitted / "test" / name).read_bytes() for name in ("metrics.json", "cases.csv", "lesions.csv")}
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     subprocess.run([*command, *several], check=True, capture_output=True)
     assert {name: (fitted / "test" / name).read_bytes() for name in one} == one

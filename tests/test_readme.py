@@ -14,7 +14,8 @@ from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/models.md", "docs/explain.md"))
+PAGES = ("README.md", "docs/models.md", "docs/explain.md", "docs/metrics.md")
+README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 
 def _blocks(language: str) -> list[str]:
@@ -43,10 +44,11 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
     ]
     assert {command[1] for command in commands} == {"fit", "test", "predict", "retrofit"}
     for command in commands:
-        options = {word for word in command if word.startswith("--")} - {
+        options = {word.partition("=")[0] for word in command if word.startswith("--")} - {
             "--data",
             "--data.cases",
             "--model.backbone.width",
+            "--trainer.callbacks.sanity",
         }
         with pytest.raises(SystemExit) as caught:
             main([command[1], "--help"])

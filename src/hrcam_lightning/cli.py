@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -104,6 +104,7 @@ class HrcamCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the command line; look at the run folder and the checkpoint before anything is built from them."""
         super().parse_arguments(parser, args)
+        _check_nulls(parser, self.config)
         self._words = list(args) if isinstance(args, list) else sys.argv[1:]
         command = self.config["subcommand"]
         settings = self.config[command]
@@ -165,12 +166,27 @@ class HrcamCLI(LightningCLI):
 
     def _say_where(self, stage: str) -> None:
         folder = f"{self.trainer.default_root_dir}/{stage}"
-        self._say(f"Figures: {folder}/metrics.json and {folder}/cases.csv")
+        self._say(f"Figures: {folder}/metrics.json, {folder}/cases.csv and {folder}/lesions.csv")
         self._say(f"Pictures: {folder}/maps.png and {folder}/maps/")
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             Console().print(text, highlight=False, soft_wrap=True)
+
+
+def _check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Look at every null in YAML, which jsonargparse lets pass: to its mind nothing was given.
+
+    Raises:
+        InputError: If a value is wanted there.
+    """
+    set_parsing_settings(unset_sentinel=True)  # so that None is a value like any other
+    try:
+        parser.validate(config)
+    except TypeError as error:
+        raise InputError(str(error)) from error
+    finally:
+        set_parsing_settings(unset_sentinel=False)  # with it, None would be written to config.yaml as a text
 
 
 def _spare_earlier_run(root: Path, command: str, overwrite: bool) -> None:

@@ -41,6 +41,11 @@ class LocalizationOutput:
     level_maps: tuple[Tensor, ...]
     bias: Tensor
 
+    @property
+    def evidence(self) -> Tensor:
+        """Maps with the bias whatever the pooling, (B, K, *S): 0 speaks neither for the class nor against it."""
+        return self.maps + self.bias.view(-1, *(1,) * (self.maps.ndim - 2))
+
 
 class LocalizationModel(nn.Module):
     """A classifier that also says where.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,8 +18,6 @@ from synth import Phantoms, PhantomSpec
 from synth.cli import main as synth_main
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lightning.pytorch import Trainer
 
 
@@ -232,3 +231,17 @@ def test_settings_of_phantoms_out_of_range_are_refused(spec_path: Path, tmp_path
     drawn = PhantomDataModule(str(tmp_path / "tight.yaml")).dataset("train")
     with pytest.raises(InputError, match=r"of the spec 'tiny': lesions\.lesion\.radius_mm .* no room"):
         _ = [drawn[index] for index in range(8)]
+
+
+def test_batches_name_subjects_and_show_where_a_cue_is(tmp_path: Path) -> None:
+    """From files and drawn while training alike; of data without a cue there is none."""
+    spec = Path(__file__).parents[2] / "configs/synth/shortcut.yaml"
+    splits = ["--splits", "train=6,val=1,test=1,reversed=1"]
+    assert synth_main(["generate", str(tmp_path / "set"), "--config", str(spec), *splits]) == 0
+    read = CaseDataModule(str(tmp_path / "set/cases.csv"), batch_size=6)
+    drawn = PhantomDataModule(str(spec), counts={"train": 6, "val": 1, "test": 1, "reversed": 1}, batch_size=6)
+    stored, made = (next(iter(module.in_order("train"))) for module in (read, drawn))
+    assert stored["subject"] == [case.subject for case in read.table.cases[:6]]
+    assert stored["cue"].equal(made["cue"])
+    assert stored["cue"].flatten(1).any(1).tolist() == [case.cue is not None for case in read.table.cases[:6]]
+    assert 0 < int(stored["cue"].flatten(1).any(1).sum()) < 6

@@ -1,15 +1,28 @@
-"""Map scores against scikit-learn, brute force and hand-made cases."""
+"""Map scores against scikit-learn, torchmetrics, brute force and hand-made cases."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
+from torch import Tensor
+from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index, binary_precision
 
-from hrcam_lightning.metrics import lesion_peaks, pixel_average_precision, pointing_hits
+from hrcam_lightning.metrics import (
+    overlaps,
+    peak_distances,
+    pixel_average_precision,
+    pointing_hits,
+    relevance_mass,
+    relevance_rank,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIZES = [(9, 8), (5, 6, 4)]
 
@@ -63,10 +76,157 @@ def test_a_flat_map_and_a_tie_across_the_border_are_misses() -> None:
     assert pointing_hits(tie, mask).item() == 1
 
 
-def test_an_empty_mask_has_no_score() -> None:
-    maps, masks = torch.randn(1, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    assert math.isnan(pointing_hits(maps, masks).item())
-    assert math.isnan(pixel_average_precision(maps, masks).item())
+def _overlap(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda maps, masks: overlaps(maps, masks, torch.zeros(maps.shape[1]))[name]
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pointing": pointing_hits,
+    "pointing_near": lambda maps, masks: pointing_hits(maps, masks, tolerance=1.5),
+    "distance": peak_distances,
+    "pixel_ap": pixel_average_precision,
+    "mass": relevance_mass,
+    "rank": relevance_rank,
+    **{name: _overlap(name) for name in ("dice", "iou", "iobb")},
+}
+ALL = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+
+
+@ALL
+def test_an_empty_mask_has_no_score_where_quantus_counts_a_hit(score: Callable[[Tensor, Tensor], Tensor]) -> None:
+    maps, masks = _random((4, 5))
+    masks[0] = False
+    found = score(maps, masks)
+    assert found[0].isnan().all()
+    assert found[1:].isfinite().all()
+
+
+@ALL
+def test_a_map_with_nan_has_no_score_where_others_take_it_for_zeros(score: Callable[[Tensor, Tensor], Tensor]) -> None:
+    maps, masks = _random((4, 5))
+    masks[..., 0, 0] = True
+    maps[2, 1, 3, 3] = math.nan
+    found = score(maps, masks)
+    assert found.isnan().nonzero().tolist() == [[2, 1]]
+
+
+@ALL
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_is_its_cases_one_by_one_in_any_order(
+    score: Callable[[Tensor, Tensor], Tensor], size: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Quantus slices the batch where it means the image: its score depends on the batch size."""
+    maps, masks = _random(size)
+    maps = maps.to(dtype)
+    together = score(maps, masks)
+    for index in (2, 0, 3, 1):
+        one = score(maps[index : index + 1], masks[index : index + 1])[0]
+        torch.testing.assert_close(one, together[index], equal_nan=True, rtol=0, atol=0)
+    # values in bfloat16 are values in float32
+    torch.testing.assert_close(score(maps.float(), masks).float(), together.float(), equal_nan=True)
+
+
+@ALL
+def test_no_masks_at_all_are_no_error(score: Callable[[Tensor, Tensor], Tensor]) -> None:
+    assert score(torch.randn(2, 1, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.bool)).isnan().all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_distances_are_to_the_nearest_pixel_from_the_farthest_peak(size: tuple[int, ...]) -> None:
+    maps, masks = _random(size, 2)
+    maps = (2 * maps).round()
+    spacing = (0.5, 2.0, 3.0)[: len(size)]
+    got = peak_distances(maps, masks, spacing)
+    for b in range(4):
+        for k in range(2):
+            peaks = np.argwhere((maps[b, k] == maps[b, k].max()).numpy()) * spacing
+            inside = np.argwhere(masks[b, k].numpy()) * spacing
+            expected = max(min(math.dist(p, q) for q in inside) for p in peaks)
+            assert float(got[b, k]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_pointing_with_a_tolerance_takes_in_the_pixels_around() -> None:
+    mask = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+    mask[0, 0, 4, 4] = True
+    peak = torch.zeros(1, 1, 9, 9)
+    peak[0, 0, 4, 7] = 1  # 3 pixels off
+    assert [pointing_hits(peak, mask, tolerance=t).item() for t in (0, 2.9, 3, 15)] == [0, 0, 1, 1]
+    assert pointing_hits(peak, mask, tolerance=3, spacing=(1, 0.5)).item() == 1
+    assert pointing_hits(peak, mask, tolerance=3, spacing=(0.5, 2)).item() == 0
+    assert pointing_hits(torch.ones(1, 1, 9, 9), mask, tolerance=15).item() == 0  # flat: points nowhere
+    assert peak_distances(torch.ones(1, 1, 9, 9), mask).item() == math.inf
+    with pytest.raises(ValueError, match="must not be negative"):
+        pointing_hits(peak, mask, tolerance=-1)
+
+
+def test_relevance_mass_is_the_share_above_zero() -> None:
+    maps = torch.tensor([[3.0, 1.0], [-5.0, 4.0]])[None, None]
+    mask = torch.tensor([[True, False], [True, False]])[None, None]
+    assert relevance_mass(maps, mask).item() == pytest.approx(3 / 8)
+    assert relevance_mass(2 * maps, mask).item() == pytest.approx(3 / 8)
+    assert relevance_mass(mask.float(), mask).item() == 1
+    assert relevance_mass((~mask).float(), mask).item() == 0
+
+
+def test_a_map_without_relevance_has_put_none_on_the_lesion_and_is_not_left_out() -> None:
+    """0/0 in Quantus: a model that blanks its hard cases must not gain by it."""
+    mask = torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    assert relevance_mass(torch.zeros(1, 1, 2, 2), mask).item() == 0
+    assert relevance_mass(torch.full((1, 1, 2, 2), -7.0), mask).item() == 0
+
+
+def test_relevance_rank_takes_as_many_pixels_as_the_lesion_has() -> None:
+    """A fixed k = 1000, as in Quantus, exceeds small lesions, whose best score would be below 1."""
+    mask = torch.zeros(1, 1, 10, 10, dtype=torch.bool)
+    mask[0, 0, 2, 3:7] = True
+    assert relevance_rank(mask.float(), mask).item() == 1
+    assert relevance_rank(-mask.float(), mask).item() == 0
+    ramp = torch.zeros(1, 1, 10, 10)
+    ramp[0, 0, 2, 5:9] = torch.tensor([4.0, 3.0, 2.0, 1.0])  # two of four on the lesion
+    assert relevance_rank(ramp, mask).item() == pytest.approx(2 / 4)
+    assert relevance_rank(torch.ones(1, 1, 10, 10), mask).item() == pytest.approx(4 / 100)
+    ramp[0, 0, 2, 7:9] = 0  # two places left for 98 tied pixels, two of which are on the lesion
+    assert relevance_rank(ramp, mask).item() == pytest.approx((2 + 2 * 2 / 98) / 4)
+
+
+def test_random_maps_score_the_lesions_share_of_the_image() -> None:
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.rand(600, 1, 12, 12, generator=generator)
+    masks = torch.zeros(600, 1, 12, 12, dtype=torch.bool)
+    masks[:, :, 2:6, 3:9] = True  # 24 of 144
+    for name in ("pointing", "rank", "mass"):
+        assert SCORES[name](maps, masks).mean().item() == pytest.approx(24 / 144, abs=0.045)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dice_iou_and_iobb_are_torchmetrics(size: tuple[int, ...]) -> None:
+    maps, masks = _random(size)
+    thresholds = torch.tensor([0.3, -0.5])
+    got = overlaps(maps, masks, thresholds)
+    theirs: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "dice": binary_f1_score,
+        "iou": binary_jaccard_index,
+        "iobb": binary_precision,
+    }
+    for b in range(4):
+        for k in range(2):
+            predicted = (maps[b, k] >= thresholds[k]).int()
+            for name, score in theirs.items():
+                assert got[name][b, k].item() == pytest.approx(score(predicted, masks[b, k].int()).item(), abs=1e-6)
+
+
+def test_overlap_of_hand_made_cases() -> None:
+    mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    mask[0, 0, 1, :] = True
+    shown = torch.zeros(1, 1, 4, 4)
+    shown[0, 0, 1, 2:] = shown[0, 0, 2, 2:] = 5.0  # 4 pixels, 2 on the lesion of 4
+    got = {name: score.item() for name, score in overlaps(shown, mask, torch.tensor([5.0])).items()}
+    assert got == pytest.approx({"dice": 0.5, "iou": 2 / 6, "iobb": 0.5})
+    nothing = overlaps(shown, mask, torch.tensor([5.1]))
+    assert {name: score.item() for name, score in nothing.items()} == {"dice": 0, "iou": 0, "iobb": 0}
+    assert all(score.isnan().all() for score in overlaps(shown, mask, torch.tensor([math.nan])).values())
+    assert overlaps(shown, mask, torch.tensor([[4.0]]))["dice"].item() == 0.5  # a threshold for each map
 
 
 def test_best_worst_and_flat_pixel_ap() -> None:
@@ -82,33 +242,9 @@ def test_best_worst_and_flat_pixel_ap() -> None:
     assert pixel_average_precision(ramp, last).item() == pytest.approx(1 / 100)
 
 
-def test_scores_depend_on_order_alone() -> None:
+def test_scores_of_rank_depend_on_order_alone_and_mass_does_not() -> None:
     maps, masks = _random((9, 8))
     stretched = (3 * maps).exp() - 7
-    assert torch.equal(pointing_hits(maps, masks), pointing_hits(stretched, masks))
-    torch.testing.assert_close(pixel_average_precision(maps, masks), pixel_average_precision(stretched, masks))
-
-
-def test_a_batch_is_its_cases_one_by_one() -> None:
-    maps, masks = _random((9, 8))
-    for score in (pointing_hits, pixel_average_precision):
-        together = score(maps, masks)
-        for index in range(4):
-            assert torch.equal(score(maps[index : index + 1], masks[index : index + 1])[0], together[index])
-
-
-def test_each_lesion_has_its_peak_and_corners_connect() -> None:
-    masks = torch.zeros(2, 1, 6, 6, dtype=torch.bool)
-    masks[1, 0, 0, 0] = masks[1, 0, 1, 1] = True  # one lesion, by its corners
-    masks[1, 0, 4, 4:6] = True
-    maps = torch.arange(72.0).view(2, 1, 6, 6)
-    peaks = lesion_peaks(maps, masks)
-    assert peaks.row.tolist() == [1, 1]
-    assert peaks.number.tolist() == [1, 2]
-    assert peaks.peak.tolist() == [36 + 7, 36 + 29]
-
-
-def test_no_lesions_give_no_peaks() -> None:
-    peaks = lesion_peaks(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.bool))
-    assert peaks.peak.shape == (0,)
-    assert np.asarray(peaks.row).dtype == np.int64
+    for name in ("pointing", "distance", "pixel_ap", "rank"):
+        torch.testing.assert_close(SCORES[name](maps, masks), SCORES[name](stretched, masks))
+    assert not torch.allclose(relevance_mass(maps, masks), relevance_mass(stretched, masks))

@@ -137,6 +137,15 @@ def test_neither_batches_nor_their_order_matter_but_the_seed_does(size: tuple[in
     assert len(Sampling(cases=3).chosen(10)) == 3
 
 
+def test_blocks_of_differences_add_up_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, images = _reading((16, 24)), _images((16, 24))
+    kinds: list[Demand] = ["patch", "quiet", "flip"]
+    whole = _parts(reading, images, kinds, batch=1)  # fewer than a block
+    monkeypatch.setattr("hrcam_lightning.retrofit.equivariance.BLOCK", 1)
+    for name, matrix in _parts(reading, images, kinds, batch=1).items():
+        np.testing.assert_allclose(matrix, whole[name], rtol=1e-4, atol=1e-7)
+
+
 class _Pixels(Backbone):
     """The image itself, and the image two pixels beside itself."""
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from hrcam_lightning import InputError, LocalizationTask
 from hrcam_lightning.backbones import Backbone, ConvPyramid, MonaiBackbone, TappedBackbone
+from hrcam_lightning.callbacks import LocalizationMetrics
 from hrcam_lightning.cli import main
 from hrcam_lightning.data import CaseDataModule
 from hrcam_lightning.retrofit import RetrofitTrainer
@@ -126,6 +127,26 @@ def test_nothing_stays_behind_an_error(
     with on_disk(empty, 10, 3) as values:
         values[:] = 1
         assert list(empty.iterdir()) == []
+
+
+def test_a_validation_that_fails_leaves_no_half_of_a_result(
+    base: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = command(base, tiny_set / "cases.csv", "--equivariance", "0", "--overwrite", "true")
+
+    def fail(*_: object) -> None:
+        raise InputError("no luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalizationMetrics, "on_validation_batch_end", fail)
+        assert "no luck" in error_of(capsys, monkeypatch, *words, "--l2", "1")
+        assert not _contents(Path("head"))
+    main([*words, "--l2", "0.01"])
+    before = _contents(Path("head"))
+    assert {"best.ckpt", "retrofit.csv", "retrofit.json"} <= {path.name for path in before}
+    monkeypatch.setattr(LocalizationMetrics, "on_validation_batch_end", fail)
+    assert "no luck" in error_of(capsys, monkeypatch, *words, "--l2", "1")
+    assert before == _contents(Path("head"))
 
 
 def test_a_trial_leaves_an_earlier_run_as_it_is(base: Path, tiny_set: Path) -> None:

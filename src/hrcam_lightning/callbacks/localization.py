@@ -12,7 +12,7 @@ from rich.progress import track
 
 from hrcam_lightning.callbacks.explainers import MODEL, Explainer, explainers_of
 from hrcam_lightning.callbacks.processes import gather
-from hrcam_lightning.callbacks.report import print_table, write_cases, write_metrics
+from hrcam_lightning.callbacks.report import print_table, write_cases, write_lesions, write_metrics
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.metrics import CaseScores, case_number
 
@@ -23,53 +23,88 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hrcam_lightning.data import Batch, LocalizationDataModule
+    from hrcam_lightning.metrics import ScoreTable
     from hrcam_lightning.task import LocalizationTask, StepOutput
 
 DEFAULT = ("random", "center")
+
+Points = dict[str, list[float]]
+"""Thresholds found on validation cases: ``lesion`` and ``overlap``, one a class; ``box``, one a kind of box score."""
 
 
 class LocalizationMetrics(Callback):
     """Score the model's maps and those of other explainers by the same code on the same cases.
 
-    Every validation logs the figures and sets the thresholds that find the share `recall` of the validation lesions;
-    they are kept in the checkpoint, so that `test` never chooses its own. An explainer that the checkpoint has no
-    threshold for reads the validation cases first. `validate` and `test` print a table and write
-    ``<stage>/metrics.json`` and ``<stage>/cases.csv`` into the run folder.
+    Every validation logs the figures and sets the thresholds: those that find the share `recall` of the validation
+    lesions, and those of the best overlap and boxes. They are kept in the checkpoint, so that `test` never chooses its
+    own. An explainer that the checkpoint has no thresholds for reads the validation cases first. `validate` and `test`
+    print a table and write ``metrics.json``, ``cases.csv`` and ``lesions.csv`` into the run folder's ``<stage>/``.
 
     Args:
         recall: Share of validation lesions whose peak reaches the threshold.
+        tolerance: Pixels by which the peak may miss the lesion in ``pointing@…px``.
+        radius: Pixels that two detections (FROC) are apart at least.
         explainers: What stands beside the model's own map: names of `hrcam_lightning.explain.NAMES`, or mappings as
             ``{method: layercam, layers: pyramid, name: fused}``. They explain the network on the image as it is.
 
     Raises:
-        InputError: If `recall` is not a share, or an explainer is unknown.
+        InputError: If `recall` is not a share, a distance is out of range, or an explainer is unknown.
     """
 
-    def __init__(self, recall: float = 0.8, explainers: Sequence[str | dict[str, Any]] = DEFAULT) -> None:
+    def __init__(
+        self,
+        recall: float = 0.8,
+        tolerance: float = 5.0,
+        radius: int = 3,
+        explainers: Sequence[str | dict[str, Any]] = DEFAULT,
+    ) -> None:
         if not 0 < recall <= 1:
             raise InputError(f"localization.recall is {recall}, but is a share of the lesions, above 0 and up to 1")
-        self.recall = recall
+        if tolerance < 0 or radius < 1:
+            raise InputError(
+                f"localization.tolerance is {tolerance} and localization.radius {radius}, but they are pixels, "
+                "at least 0 and 1"
+            )
+        self.recall, self.tolerance, self.radius = recall, tolerance, radius
         self.explainers = explainers_of(explainers)
-        self._thresholds: dict[str, list[float]] = {}
+        self._points: dict[str, Points] = {}
         self._scores: dict[str, CaseScores] = {}
         self._names: dict[int, str] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The explainers' thresholds; the model's own are a buffer of the task."""
-        return {"thresholds": self._thresholds}
+        """The thresholds of each explainer."""
+        return {"points": self._points}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back from a checkpoint."""
-        self._thresholds = state_dict.get("thresholds", {})  # of an earlier version: none
+        self._points = state_dict.get("points", {})  # a checkpoint of 0.1.0 has none
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Start anew."""
+        """Start anew; thresholds of the overlap are those of the cases at hand, and known at the end only."""
+        self._start(pl_module, {})
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Start anew, with the thresholds of validation cases."""
+        if not pl_module.thresholds.isfinite().any():  # forgotten by the task, being of maps of another kind
+            self._points.pop(MODEL, None)
+        self._start(pl_module, self._points)
+
+    def _start(self, task: LocalizationTask, points: dict[str, Points]) -> None:
         self._scores = {
-            name: CaseScores().to(pl_module.device) for name in (MODEL, *(one.name for one in self.explainers))
+            name: self._new_scores(task, points.get(key, {}).get("overlap")) for name, key in self._rows.items()
         }
         self._names = {}
 
-    on_test_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
+    @property
+    def _rows(self) -> dict[str, str]:
+        """What the thresholds of each row of the table are kept under."""
+        return {MODEL: MODEL, **{one.name: one.key for one in self.explainers}}
+
+    def _new_scores(self, task: LocalizationTask, thresholds: list[float] | None = None) -> CaseScores:
+        return CaseScores(thresholds, self.tolerance, self.radius).to(task.device)
+
+    def _points_of(self, table: ScoreTable) -> Points:
+        return {"lesion": table.thresholds(self.recall), **table.operating_points()}
 
     def on_validation_batch_end(  # type: ignore[override]
         self,
@@ -82,12 +117,14 @@ class LocalizationMetrics(Callback):
     ) -> None:
         """Score a batch."""
         output, cases = outputs["output"], batch["case"]
-        labels = _one_hot(batch["label"], output.maps.shape[1])
+        labels = one_hot(batch["label"], output.maps.shape[1])
         probabilities = pl_module.probabilities(output.logits)
         maps = {one.name: one.maps(pl_module.network, batch["image"]) for one in self.explainers}
         maps[MODEL] = output.maps
         for name, scores in self._scores.items():
-            scores.update(cases, labels, probabilities, maps[name].to(pl_module.device), batch["mask"])
+            scores.update(
+                cases, labels, probabilities, maps[name], batch["mask"], batch.get("subject"), batch.get("cue")
+            )
         self._names |= {case_number(case): case for case in cases}
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
@@ -103,27 +140,27 @@ class LocalizationMetrics(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Set the thresholds that the checkpoint does not have, on validation cases."""
-        new = [one for one in self.explainers if one.key not in self._thresholds]
+        new = [one for one in self.explainers if one.key not in self._points]
         data = getattr(trainer, "datamodule", None)
         if new and data is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._thresholds |= self._on_validation_cases(new, trainer, pl_module, data)
+            self._points |= self._on_validation_cases(new, trainer, pl_module, data)
 
     def _on_validation_cases(
         self, explainers: list[Explainer], trainer: Trainer, task: LocalizationTask, data: LocalizationDataModule
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, Points]:
         try:
-            loader, device = data.in_order("val"), task.device
+            loader = data.in_order("val")
         except InputError:  # there are none, and the table will say so
             return {}
-        scores = {one.key: CaseScores().to(device) for one in explainers}
+        scores = {one.key: self._new_scores(task) for one in explainers}
         # Every process reads all of them: there are few, and all then have the same thresholds.
         for batch in track(loader, "Thresholds of the explainers", transient=True, disable=not trainer.is_global_zero):
-            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), device)
+            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), task.device)
             for one in explainers:
-                maps = one.maps(task.network, batch["image"]).to(device)
-                labels = _one_hot(batch["label"], maps.shape[1])
+                maps = one.maps(task.network, batch["image"])
+                labels = one_hot(batch["label"], maps.shape[1])
                 scores[one.key].update(batch["case"], labels, labels, maps, batch["mask"])
-        return {key: some.compute().thresholds(self.recall) for key, some in scores.items()}
+        return {key: self._points_of(some.compute()) for key, some in scores.items()}
 
     def _report(self, trainer: Trainer, task: LocalizationTask, stage: str) -> None:
         assert task.task is not None
@@ -132,12 +169,16 @@ class LocalizationMetrics(Callback):
         resamples = 0 if fitting else 1000  # no interval is shown while training
         tables = {name: scores.compute() for name, scores in self._scores.items()}
         if stage == "val":
-            task.thresholds.copy_(torch.tensor(tables[MODEL].thresholds(self.recall)))
-            self._thresholds = {one.key: tables[one.name].thresholds(self.recall) for one in self.explainers}
-        known = {one.name: self._thresholds[one.key] for one in self.explainers if one.key in self._thresholds}
-        thresholds = {MODEL: task.thresholds.tolist(), **known}
+            self._points = {key: self._points_of(tables[name]) for name, key in self._rows.items()}
+            task.thresholds.copy_(torch.tensor(self._points[MODEL]["lesion"]))
+        thresholds = {name: self._points[key]["lesion"] for name, key in self._rows.items() if key in self._points}
+        thresholds[MODEL] = task.thresholds.tolist()
         normal = task.classes.index("normal") if task.task == "multiclass" and "normal" in task.classes else None
-        results = {name: table.localization(thresholds.get(name), normal, resamples) for name, table in tables.items()}
+        points = self._points if stage == "test" else {}  # on the cases that set them they are an oracle's
+        results = {
+            name: tables[name].localization(thresholds.get(name), normal, resamples, points.get(key))
+            for name, key in self._rows.items()
+        }
         results[MODEL] = {**tables[MODEL].classification(task.task, resamples), **results[MODEL]}
         # Every process has the same figures by now; the floors' do not change while training.
         figures = {f"{stage}/{name}": estimate.value for name, estimate in results[MODEL].items()}
@@ -147,12 +188,15 @@ class LocalizationMetrics(Callback):
             return
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir) / stage
-            write_metrics(folder / "metrics.json", results, stage)
+            differences = {name: tables[MODEL].differences(table) for name, table in tables.items() if name != MODEL}
+            write_metrics(folder / "metrics.json", results, stage, differences)
             write_cases(folder / "cases.csv", tables, task.classes, names)
+            write_lesions(folder / "lesions.csv", tables, task.classes, names, thresholds)
         print_table(results, stage, [one.name for one in self.explainers if one.floor])
 
 
-def _one_hot(labels: Tensor, classes: int) -> Tensor:
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels of any kind of task as (B, K)."""
     if labels.ndim == 2:
         return labels
     return labels[:, None] if classes == 1 else F.one_hot(labels, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,8 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from hrcam_lightning.callbacks.drawing import Limits, Panel, draw_panels, make_panel, pixels
+from hrcam_lightning.callbacks.localization import one_hot
+from hrcam_lightning.callbacks.scale import MapScale, ScaleFinder
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import replacing, safe_name
 
@@ -23,9 +26,10 @@ if TYPE_CHECKING:
 
 
 class _Kept(NamedTuple):
-    """A case that may be drawn, and its masks as W&B takes them."""
+    """A case that may be drawn, of which class, its panel on no scale yet, and its masks as W&B takes them."""
 
     case: str
+    number: int
     panel: Panel
     masks: dict[str, Any]
 
@@ -33,7 +37,8 @@ class _Kept(NamedTuple):
 class FusedMapPanels(Callback):
     """Draw the maps of a few cases, half of them with a lesion, on one colour scale.
 
-    The levels are those of the image as it is; with averaged views the fused map is not quite their sum.
+    What is drawn is evidence: the map with its bias, so that white is no evidence either way, for any pooling. The
+    levels are those of the image as it is; with averaged views the fused map is not quite their sum.
 
     Training writes one sheet every few epochs, ``maps/epoch_004.png``; `validate` and `test` write one picture a case,
     ``test/maps/<case>.png``. With a W&B logger the same sheets go there, and each case as an image with its masks.
@@ -41,20 +46,36 @@ class FusedMapPanels(Callback):
     Args:
         cases: How many cases.
         every_n_epochs: How often in training; 0 for never.
-        limits: Logits at the two ends of the colour scale, the same for every case, epoch and run, so that maps may be
-            compared by eye. Mean pooling needs wider ones than max pooling.
+        limits: Logits at the two ends of the colour scale, the same for every case, so that maps may be compared by
+            eye. If not given, every validation finds them, see `ScaleFinder`, and `test` and `predict` have those of
+            the checkpoint. Give a pair to compare epochs or runs.
 
     Raises:
         InputError: If an argument is out of range.
     """
 
-    def __init__(self, cases: int = 8, every_n_epochs: int = 1, limits: Limits = (-10.0, 10.0)) -> None:
+    def __init__(self, cases: int = 8, every_n_epochs: int = 1, limits: Limits | None = None) -> None:
         if cases < 0 or every_n_epochs < 0:
             raise InputError("fused_maps: cases and every_n_epochs must not be negative")
-        if not limits[0] < limits[1]:
+        if limits is not None and not limits[0] < limits[1]:
             raise InputError(f"fused_maps.limits is {list(limits)}, but the first must be below the second")
         self.cases, self.every_n_epochs, self.limits = cases, every_n_epochs, limits
+        self.scale: MapScale | None = None
+        self._finder = ScaleFinder()
         self._panels: dict[bool, list[_Kept]] = {}
+
+    @property
+    def shown_limits(self) -> Limits | None:
+        """Ends of the colour scale: those given, else those found; None if there are neither."""
+        return self.limits or (self.scale.limits if self.scale else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of the last validation."""
+        return {"scale": asdict(self.scale) if self.scale else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back from a checkpoint."""
+        self.scale = MapScale(**state_dict["scale"]) if state_dict["scale"] else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Remove the sheets of an earlier run in the same folder; a resumed run keeps those of its own epochs."""
@@ -63,6 +84,7 @@ class FusedMapPanels(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Forget the last epoch's cases."""
+        self._finder = ScaleFinder()
         self._panels = {True: [], False: []}
 
     on_test_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
@@ -76,24 +98,30 @@ class FusedMapPanels(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first cases of each kind."""
+        """Measure all cases, and keep the first of each kind."""
+        output = outputs["output"]
+        self._finder.update(batch["case"], one_hot(batch["label"], output.maps.shape[1]), output, pl_module.network)
         if not self._wanted(trainer):
             return
         for index in range(len(batch["case"])):
             findings = batch["label"][index] if pl_module.task != "multiclass" else batch["mask"][index]
             abnormal = bool(findings.any())
             if len(self._panels[abnormal]) < self.cases:
-                self._panels[abnormal].append(self._keep(pl_module, outputs["output"], batch, index))
+                self._panels[abnormal].append(self._keep(pl_module, output, batch, index))
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Draw the sheet of this epoch, or of `validate`."""
-        self._draw(trainer, "val")
+        """Find the scale, and draw the sheet of this epoch, or of `validate`."""
+        if not trainer.sanity_checking:
+            self.scale = self._finder.compute()
+            self._draw(trainer, "val", self.scale)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Draw the test cases."""
-        self._draw(trainer, "test")
+        """Draw the test cases on the checkpoint's scale; on their own if it brings none, or one of another network."""
+        own = self._finder.compute()
+        brought = self.scale is not None and own is not None and self.scale.shape == own.shape
+        self._draw(trainer, "test", self.scale if brought else own)
 
     def _wanted(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -115,37 +143,34 @@ class FusedMapPanels(Callback):
         assert task.classes is not None
         title = f"{batch['case'][index]}\nP({task.classes[k]}) = {probability[k]:.2f}"
         panel = make_panel(
-            title, batch["image"][index], truth[k], levels, output.maps[index, k], batch["affine"][index]
+            title, batch["image"][index], truth[k], levels, output.evidence[index, k], batch["affine"][index]
         )
-        found = panel.fused >= float(task.thresholds[k])  # nothing, before validation has set a threshold
+        found = panel.fused >= float(
+            task.thresholds[k] + output.bias[k]
+        )  # nothing, before validation has set a threshold
         masks = {
             "ground_truth": {"mask_data": panel.truth.astype(np.uint8), "class_labels": {1: task.classes[k]}},
             "predictions": {"mask_data": found.astype(np.uint8), "class_labels": {1: f"{task.classes[k]} (map)"}},
         }
-        return _Kept(batch["case"][index], panel, masks)
+        return _Kept(batch["case"][index], k, panel, masks)
 
-    def _draw(self, trainer: Trainer, stage: str) -> None:
+    def _draw(self, trainer: Trainer, stage: str, scale: MapScale | None) -> None:
         # Half of each kind; where one kind runs out the other fills up.
         abnormal, normal = self._panels[True], self._panels[False]
         first = min(len(abnormal), max((self.cases + 1) // 2, self.cases - len(normal)))
         kept = [*abnormal[:first], *normal[: self.cases - first]]
-        if not kept:
+        if not kept or scale is None:
             return
-        root, panels = Path(trainer.default_root_dir), [one.panel for one in kept]
+        limits = self.limits or scale.limits
+        root, panels = Path(trainer.default_root_dir), [_shown(one, scale) for one in kept]
         if trainer.state.fn == "fit":
-            sheet = self._save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", panels)
+            sheet = _save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", panels, limits)
         else:
             _remove_pictures(root / stage / "maps")
-            for one in kept:
-                self._save(root / stage / "maps" / f"{safe_name(one.case)}.png", [one.panel])
-            sheet = self._save(root / stage / "maps.png", panels)
+            for one, panel in zip(kept, panels, strict=True):
+                _save(root / stage / "maps" / f"{safe_name(one.case)}.png", [panel], limits)
+            sheet = _save(root / stage / "maps.png", panels, limits)
         self._log(trainer, f"{stage}/maps", sheet, kept)
-
-    def _save(self, path: Path, panels: list[Panel]) -> np.ndarray[Any, Any]:
-        picture = pixels(draw_panels(panels, self.limits))
-        with replacing(path) as part:
-            Image.fromarray(picture).save(part)
-        return picture
 
     def _log(self, trainer: Trainer, key: str, sheet: np.ndarray[Any, Any], kept: list[_Kept]) -> None:
         for logger in trainer.loggers:
@@ -158,6 +183,18 @@ class FusedMapPanels(Callback):
                     caption=[one.case for one in kept],
                     masks=[one.masks for one in kept],
                 )
+
+
+def _shown(kept: _Kept, scale: MapScale) -> Panel:
+    levels = zip(kept.panel.levels, scale.offsets, strict=True)
+    return replace(kept.panel, levels=[level + offsets[kept.number] for level, offsets in levels])
+
+
+def _save(path: Path, panels: list[Panel], limits: Limits) -> np.ndarray[Any, Any]:
+    picture = pixels(draw_panels(panels, limits))
+    with replacing(path) as part:
+        Image.fromarray(picture).save(part)
+    return picture
 
 
 def _remove_pictures(folder: Path, first: str = "") -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 from rich.console import Console
 
 from hrcam_lightning.callbacks.drawing import Limits, overlay
+from hrcam_lightning.callbacks.panels import FusedMapPanels
 from hrcam_lightning.callbacks.processes import gather
+from hrcam_lightning.callbacks.scale import DEFAULT
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import replacing, safe_name, write_csv
 
@@ -35,19 +37,23 @@ class PredictionWriter(Callback):
 
     Args:
         folder: Where to; ``predictions`` in the run folder if not given.
-        limits: Logits at the two ends of the overlays' colour scale.
+        limits: Logits at the two ends of the overlays' colour scale; those of `FusedMapPanels` if not given.
     """
 
-    def __init__(self, folder: str | None = None, limits: Limits = (-10.0, 10.0)) -> None:
-        if not limits[0] < limits[1]:
+    def __init__(self, folder: str | None = None, limits: Limits | None = None) -> None:
+        if limits is not None and not limits[0] < limits[1]:
             raise InputError(f"predictions.limits is {list(limits)}, but the first must be below the second")
         self.folder = folder
         self.limits = limits
+        self._scale: Limits = (-DEFAULT, DEFAULT)
         self._rows: list[dict[str, Any]] = []
         self._files: dict[str, str] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Start anew."""
+        """Start anew, on the scale of the checkpoint."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        found = [one.shown_limits for one in callbacks if isinstance(one, FusedMapPanels)]
+        self._scale = next((limits for limits in (self.limits, *found) if limits), (-DEFAULT, DEFAULT))
         self._rows, self._files = [], {}
 
     def on_predict_batch_end(  # type: ignore[override]
@@ -62,13 +68,13 @@ class PredictionWriter(Callback):
         """Write the maps of a batch."""
         output = outputs["output"]
         probabilities = pl_module.probabilities(output.logits).cpu().numpy()
-        maps = output.maps.cpu().numpy()
+        maps, evidence = output.maps.cpu().numpy(), output.evidence.cpu().numpy()
         assert pl_module.classes is not None
         for index, case in enumerate(batch["case"]):
             name = safe_name(case)
             if self._files.setdefault(name, case) != case:
                 raise InputError(f"the cases '{case}' and '{self._files[name]}' would write the same file, {name}")
-            self._write(self._folder(trainer) / name, maps[index], batch, index, pl_module.classes)
+            self._write(self._folder(trainer) / name, maps[index], evidence[index], batch, index, pl_module.classes)
             self._rows += [
                 _row(case, class_name, float(probabilities[index, k]), maps[index, k])
                 for k, class_name in enumerate(pl_module.classes)
@@ -88,7 +94,7 @@ class PredictionWriter(Callback):
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder) if self.folder else Path(trainer.default_root_dir) / "predictions"
 
-    def _write(self, base: Path, maps: Array, batch: Batch, index: int, classes: list[str]) -> None:
+    def _write(self, base: Path, maps: Array, evidence: Array, batch: Batch, index: int, classes: list[str]) -> None:
         affine = batch["affine"][index]
         if affine is not None:
             write_nifti(base.with_name(f"{base.name}_map.nii.gz"), maps, affine)
@@ -98,7 +104,7 @@ class PredictionWriter(Callback):
         image = batch["image"][index].float().mean(0).cpu().numpy()
         for k, class_name in enumerate(classes):
             with replacing(base.with_name(f"{base.name}_{safe_name(class_name)}.png")) as part:
-                Image.fromarray(overlay(image, maps[k], self.limits)).save(part)
+                Image.fromarray(overlay(image, evidence[k], self._scale)).save(part)
 
 
 def write_nifti(path: Path, maps: Array, affine: np.ndarray[Any, Any]) -> None:

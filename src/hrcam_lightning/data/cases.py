@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -32,6 +33,7 @@ class CaseDataset(Dataset[Sample]):
         self.table = table
         self.normalization: Normalization = normalization
         self.cache: dict[int, Sample] | None = {} if cache else None
+        self._cued = any(case.cue for case in cases)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -59,7 +61,10 @@ class CaseDataset(Dataset[Sample]):
                     raise InputError(
                         f"{path}: the mask shows {name}, but the label of {case.name} does not; mend either"
                     )
-            sample["label"], sample["mask"] = case.label, mask
+            sample["label"], sample["mask"], sample["subject"] = case.label, mask, case.subject
+            if self._cued:
+                cue = read_mask(case.cue, case.image, scan) if case.cue else np.zeros(scan.voxels.shape[1:], bool)
+                sample["cue"] = torch.from_numpy(cue)
         return sample
 
     def _has(self, label: int | tuple[int, ...], k: int) -> bool:

@@ -20,6 +20,8 @@ class Batch(TypedDict):
         label: (B,) class numbers, or (B, K) findings for a multilabel task.
         mask: (B, K, *S) bool, the truth for each class. Empty for a case of the class means "not known".
         case: Names, unique within a data set.
+        subject: Who was imaged, a name a case; without it each case is a subject.
+        cue: (B, *S) bool, where a spurious cue is; only of data that have one.
         affine: Voxel to millimetres, one 4×4 a case; None for pictures, which have no place in space.
     """
 
@@ -27,6 +29,8 @@ class Batch(TypedDict):
     label: NotRequired[Tensor]
     mask: NotRequired[Tensor]
     case: list[str]
+    subject: NotRequired[list[str]]
+    cue: NotRequired[Tensor]
     affine: list[np.ndarray[tuple[int, int], np.dtype[np.float64]] | None]
 
 

@@ -144,6 +144,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if "label" in first:
         batch["label"] = torch.stack([torch.as_tensor(sample["label"]) for sample in samples])
         batch["mask"] = torch.stack([sample["mask"] for sample in samples])
+    if "subject" in first:
+        batch["subject"] = [sample["subject"] for sample in samples]
+    if "cue" in first:
+        batch["cue"] = torch.stack([sample["cue"] for sample in samples])
     return batch
 
 

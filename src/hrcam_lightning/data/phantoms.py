@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -55,13 +56,17 @@ class PhantomDataset(Dataset[Sample]):
             case = self._source()[self.first + index]
         except SpecError as error:  # a lesion that found no room
             raise InputError(f"case {self.first + index} of the spec '{self.phantoms.spec.name}': {error}") from error
-        return {
+        sample: Sample = {
             "image": torch.from_numpy(normalize(case.image[None], self.normalization)),
             "label": case.label,
             "mask": torch.from_numpy(case.masks),
             "case": case.name,
             "affine": case.affine,
         }
+        if self.phantoms.spec.cue is not None:
+            cue = np.zeros(case.image.shape, bool) if case.cue is None else case.cue
+            sample["cue"] = torch.from_numpy(cue)
+        return sample
 
     def _source(self) -> Phantoms:
         """The phantoms at the contrast of the moment."""

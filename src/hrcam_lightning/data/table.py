@@ -34,6 +34,7 @@ class Case:
         masks: Mask file by class name.
         subject: Who was imaged; a subject is never in two splits.
         split: ``train``, ``val`` or ``test``.
+        cue: Mask file of a spurious cue.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     masks: dict[str, Path] = field(default_factory=dict)
     subject: str = ""
     split: str = ""
+    cue: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def read_table(
     """Read a table of cases.
 
     Columns: ``image`` and, for anything but prediction, ``label``; where there are any ``mask``, ``split``,
-    ``subject``, ``case``. Paths are relative to the table. A label is a class name or number, several joined by
-    ``|``. A mask is one file, or ``Class=path`` joined by ``|``.
+    ``subject``, ``case``, ``cue`` (mask file of a spurious cue). Paths are relative to the table. A label is a class
+    name or number, several joined by ``|``. A mask is one file, or ``Class=path`` joined by ``|``.
 
     What `task` and `classes` leave open is taken from a ``dataset.json`` beside the table, else from the labels:
     several in a row make it multilabel, two different ones (or 0 and 1) binary, more multiclass.
@@ -235,10 +237,11 @@ def _case(
         raise InputError(f"{path}, line {line}: the image is empty")
     image = path.parent / row["image"]
     masks = _masks(path, line, row.get("mask", ""), label, task, classes)
-    for file in (image, *masks.values()):
+    cue = path.parent / row["cue"] if label is not None and row.get("cue") else None
+    for file in (image, *masks.values(), *([cue] if cue else [])):
         if not file.is_file():
             raise InputError(f"{path}, line {line}: {file} does not exist; paths are relative to the table")
-    return Case(name, image, label, masks, row.get("subject") or name, row.get("split", ""))
+    return Case(name, image, label, masks, row.get("subject") or name, row.get("split", ""), cue)
 
 
 def _masks(

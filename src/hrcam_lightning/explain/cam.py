@@ -53,14 +53,14 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM++ (Chattopadhyay et al., WACV 2018, eq. 19): weights ``Σ_ij α ReLU(g)``.
 
-    ``α = g² / (2 g² + g³ Σ_ab A_k(a, b))``, 0 where g is 0 and where the denominator vanishes. The factor exp(score) of
-    the paper is the same for all cells and is left out: it would overflow.
+    ``α = g² / (2 g² + g³ Σ_ab A_k(a, b))``, 0 where g is 0 and where the denominator vanishes; g² is cancelled, as the
+    cubes of small gradients leave float32. The factor exp(score) of the paper is the same for all cells and is left
+    out: it would overflow.
     """
-    square = gradients.square()
     total = _over_cells(activations).view(*activations.shape[:2], *(1,) * (activations.ndim - 2))
-    denominator = 2 * square + total * square * gradients
-    alpha = torch.where(denominator != 0, square / torch.where(denominator != 0, denominator, 1), 0)
-    return _weighted(_over_cells(alpha * gradients.relu()), activations)
+    denominator = 2 + total * gradients
+    terms = torch.where(denominator != 0, gradients.relu() / torch.where(denominator != 0, denominator, 1), 0)
+    return _weighted(_over_cells(terms), activations)
 
 
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class FullGradients(NamedTuple):
 
     Attributes:
         image: (B, C, *S), the image times its gradient.
-        biases: (B, C_l, *S_l) of each layer with a bias, dense ones with no axes: the bias times its gradient.
+        biases: (B, C_l, *S_l) of each layer with a bias, of dense ones on a vector without axes: the bias times its
+            gradient.
     """
 
     image: Tensor
@@ -63,9 +64,10 @@ def full_gradients(probe: Probe) -> Iterator[FullGradients]:
         )
         parts = []
         for (name, _), gradient in zip(outputs, of_outputs, strict=True):
-            dense = isinstance(probe.model.get_submodule(name), nn.Linear)  # whose channels stand last
-            axes = (-1,) if dense else (-1, *(1,) * (gradient.ndim - 2))
-            parts.append((gradient * biases[name].view(axes)).float())
+            if isinstance(probe.model.get_submodule(name), nn.Linear):
+                gradient = gradient.movedim(-1, 1)  # the channels of a dense layer stand last
+            bias = biases[name].view(-1, *(1,) * (gradient.ndim - 2))
+            parts.append((gradient * bias).float())
         yield FullGradients((images.detach() * of_image).float(), parts)
 
 

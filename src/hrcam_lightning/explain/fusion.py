@@ -47,14 +47,18 @@ def fuse(maps: Sequence[Tensor], rule: Fusion) -> Tensor:
     """
     if len(maps) == 1:
         return maps[0]
-    parts = torch.stack([unit(one) for one in maps])
-    combined = {
-        "max": lambda: parts.amax(0),
-        "mean": lambda: parts.mean(0),
-        "sum": lambda: parts.sum(0),
-        "product": lambda: parts.prod(0),
+    return at_peak_of(combine([unit(one) for one in maps], rule), maps[-1])
+
+
+def combine(parts: Sequence[Tensor], rule: Fusion) -> Tensor:
+    """Maps of one scale to one. The product is of what speaks for the class: twice against would else speak for it."""
+    stacked = torch.stack(list(parts))
+    return {
+        "max": lambda: stacked.amax(0),
+        "mean": lambda: stacked.mean(0),
+        "sum": lambda: stacked.sum(0),
+        "product": lambda: stacked.relu().prod(0),
     }[rule]()
-    return at_peak_of(combined, maps[-1])
 
 
 def at_peak_of(maps: Tensor, other: Tensor) -> Tensor:

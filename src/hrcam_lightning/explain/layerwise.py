@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hrcam_lightning.explain import cam
-from hrcam_lightning.explain.fusion import Fusion, at_peak_of, fuse, unit, unit_range
+from hrcam_lightning.explain.fusion import Fusion, at_peak_of, combine, fuse, unit, unit_range
 from hrcam_lightning.geometry import resample
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def eigen(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
 
 
 def layercam(probe: Probe, *, fusion: Fusion = "max", gamma: float = 2.0) -> Tensor:
-    """LayerCAM; of several layers the shallow ones enter as ``tanh(γ M / max M)`` (eq. 9), fused by their maximum.
+    """LayerCAM; of several layers all but the deepest enter as ``tanh(γ M / max M)`` (eq. 9), fused by their maximum.
 
     Args:
         probe: The network and the question.
@@ -68,10 +68,11 @@ def layercam(probe: Probe, *, fusion: Fusion = "max", gamma: float = 2.0) -> Ten
         gamma: γ.
     """
     maps = _layer_maps(probe, cam.layercam)
-    names = list(maps)
-    upsampled = [probe.upsample(maps[name].relu(), name) for name in names]
-    shallow = [torch.tanh(gamma * unit(one)) for one in upsampled[:-1]]
-    return fuse([*shallow, upsampled[-1]], fusion)
+    *shallow, deepest = [probe.upsample(values.relu(), name) for name, values in maps.items()]
+    if not shallow:
+        return deepest
+    scaled = [torch.tanh(gamma * unit(one)) for one in shallow]
+    return at_peak_of(combine([*scaled, unit(deepest)], fusion), deepest)
 
 
 def zoomcam(probe: Probe) -> Tensor:

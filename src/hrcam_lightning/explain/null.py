@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor, nn
 
 _BINS = 256
@@ -57,12 +60,12 @@ def foreground_maps(images: Tensor) -> Tensor:
     The threshold is each image's own, from 256 bins of the mean of its channels; a flat image has no foreground.
     """
     means = intensity_maps(images).cpu().numpy()
-    maps = np.stack([values > _otsu(values) if np.isfinite(values).all() else values * np.nan for values in means])
+    maps = np.stack([values >= _otsu(values) if np.isfinite(values).all() else values * np.nan for values in means])
     return torch.from_numpy(maps.astype(np.float32))
 
 
 def _otsu(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
-    """The value that splits a histogram into two classes of the largest variance between them."""
+    """The lowest value of the upper of two classes with the largest variance between them; infinite without two."""
     counts, edges = np.histogram(values, _BINS)
     middles = (edges[1:] + edges[:-1]) / 2
     below, moments = counts.cumsum(), (counts * middles).cumsum()
@@ -70,7 +73,7 @@ def _otsu(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         gap = moments / below - (moments[-1] - moments) / above
     between = np.where(above > 0, below * above * gap**2, 0)[:-1]
-    return float(edges[1:][between.argmax()]) if between.max() > 0 else float(values.max())
+    return float(edges[1:][between.argmax()]) if between.max() > 0 else np.inf
 
 
 NULLS = {
@@ -89,19 +92,34 @@ FLOORS = (*NULLS, "random_weights")
 def with_random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of a network that has learnt nothing: every layer as before training, drawn by a seed.
 
-    The values of a layer that does not say how it begins are shuffled. Adebayo et al. (NeurIPS 2018): an explainer
-    whose maps survive this does not explain the network.
+    Adebayo et al. (NeurIPS 2018): an explainer whose maps survive this does not explain the network.
     """
     fresh = copy.deepcopy(model)
-    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
+    with seeded(seed):
+        randomize(fresh.modules())
+    return fresh
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw by a seed for the time of a block; the random state of all devices is afterwards as it was."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        for module in fresh.modules():
+        yield
+
+
+def randomize(modules: Iterable[nn.Module]) -> None:
+    """Bring the parameters that modules themselves hold to where they begin, drawn from torch's random state.
+
+    The values of a module that does not say how it begins are shuffled.
+    """
+    with torch.no_grad():
+        for module in modules:
             own = list(module.parameters(recurse=False))
             begin = getattr(module, "reset_parameters", None)
-            if own and callable(begin):
+            if callable(begin) and (own or any(True for _ in module.buffers(recurse=False))):
                 begin()
             else:
                 for parameter in own:
                     order = torch.randperm(parameter.numel()).to(parameter.device)
                     parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return fresh

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain.fusion import at_peak_of, fuse, unit_range
-from hrcam_lightning.explain.probe import changed
+from hrcam_lightning.explain.probe import changed, each_copy
 from hrcam_lightning.geometry import resample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -26,17 +26,8 @@ if TYPE_CHECKING:
     from hrcam_lightning.explain.probe import Probe
 
 
-def _each_channel(probe: Probe, channels: int, ask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Scores (B, C, T) of `ask(samples, channels)` for every channel of every sample."""
-    pairs = torch.cartesian_prod(torch.arange(len(probe.images)), torch.arange(channels)).view(-1, 2)
-    with torch.no_grad():
-        parts = [ask(*part.to(probe.images.device).unbind(1)) for part in torch.split(pairs, probe.chunk)]
-    scores = torch.cat(parts)
-    return scores.view(len(probe.images), channels, -1)
-
-
 def _masked_scores(probe: Probe, name: str, activations: Tensor, clip: float = 0.0) -> Tensor:
-    """Scores (B, C, T) of the images seen through each channel, brought to 0..1; NaN where a channel is flat."""
+    """Scores (B, C, T) of the images seen through each channel, brought to 0..1; -inf where a channel is flat."""
 
     def ask(samples: Tensor, channels: Tensor) -> Tensor:
         seen = probe.upsample(activations[samples, channels][:, None], name)
@@ -48,9 +39,9 @@ def _masked_scores(probe: Probe, name: str, activations: Tensor, clip: float = 0
             seen = seen.clamp(low.view(shape), high.view(shape))
         silent = seen.flatten(1).amax(1) == seen.flatten(1).amin(1)
         scores = probe.scores(probe.images[samples] * unit_range(seen).to(probe.images.dtype), samples)
-        return scores.masked_fill(silent[:, None], torch.nan)
+        return scores.masked_fill(silent[:, None], -torch.inf)
 
-    return _each_channel(probe, activations.shape[1], ask)
+    return each_copy(probe, activations.shape[1], ask)
 
 
 def _combined(weights: Tensor, activations: Tensor) -> Tensor:
@@ -67,7 +58,8 @@ def scorecam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
     maps = []
     for name, activations in probe.activations()[1].items():
         scores = _masked_scores(probe, name, activations)
-        weights = scores.nan_to_num(-torch.inf, torch.inf, -torch.inf).softmax(1).nan_to_num(0)  # all channels flat: 0
+        nothing = scores.isneginf().all(1, keepdim=True)  # all channels flat: no map; but NaN stays NaN
+        weights = scores.masked_fill(nothing, 0).softmax(1).masked_fill(nothing, 0)
         maps.append(probe.upsample(_combined(weights, activations), name))
     return fuse(maps, fusion)
 
@@ -92,7 +84,7 @@ def ablationcam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
             with changed(probe.model, {name: silence}):
                 return probe.scores(probe.images[samples], samples)
 
-        drop = whole - _each_channel(probe, activations.shape[1], ask)
+        drop = whole - each_copy(probe, activations.shape[1], ask)
         weights = torch.where(whole != 0, drop / whole.abs().where(whole != 0, 1), 0)
         maps.append(probe.upsample(_combined(weights, activations), name))
     return fuse(maps, fusion)
@@ -109,7 +101,8 @@ def polycam(probe: Probe) -> Tensor:
         probe = probe.asking("softmax")
     below, at = None, ""
     for name, activations in reversed(probe.activations()[1].items()):
-        weights = _masked_scores(probe, name, activations, clip=0.001).nan_to_num(0)
+        weights = _masked_scores(probe, name, activations, clip=0.001)
+        weights = weights.masked_fill(weights.isneginf(), 0)
         here = _combined(weights, activations)
         if below is None:
             deepest = here

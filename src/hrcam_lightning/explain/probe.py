@@ -174,9 +174,11 @@ class Probe:
                 if not output.is_floating_point():
                     raise InputError(f"the layer {name} returns {output.dtype}: name one that returns real numbers")
                 # The graph begins at the first layer that is asked for: nothing before it is kept. The network itself
-                # may forbid gradients up to there, as one with a frozen part does.
+                # may forbid gradients up to there, as one with a frozen part does. After it a copy is kept: what a
+                # layer hands on as it was given, as dropout does, must not be taken for what goes on beside it.
                 with torch.set_grad_enabled(gradients):
-                    kept = output.detach().requires_grad_() if gradients and not output.requires_grad else output
+                    begins = gradients and not output.requires_grad
+                    kept = output.detach().requires_grad_() if begins else output.clone()
                     found[name] = kept
                     return kept.clone()  # a following layer may work in place
 
@@ -210,6 +212,15 @@ class Probe:
                 "gradients, such as scorecam, ablationcam or occlusion"
             )
         return f"the layer {name} is not on the way to the score: name a layer that the classes are read from"
+
+
+def each_copy(probe: Probe, copies: int, ask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Scores (B, N, T) of ``ask(samples, numbers)`` for N changed copies of every sample, `Probe.chunk` at a time."""
+    pairs = torch.cartesian_prod(torch.arange(len(probe.images)), torch.arange(copies)).view(-1, 2)
+    with torch.no_grad():
+        parts = [ask(*part.to(probe.images.device).unbind(1)) for part in torch.split(pairs, probe.chunk)]
+    scores = torch.cat(parts)
+    return scores.view(len(probe.images), copies, -1)
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import ndimage
 
-from hrcam_lightning.metrics.estimate import Estimate, bootstrap, undefined
+from hrcam_lightning.metrics.estimate import Estimate, bootstrap, per_subject, undefined
+from hrcam_lightning.metrics.lesions import centres_of, label_lesions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
-def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
+def peak_displacements(maps: Tensor, masks: Tensor, labels: Tensor | None = None) -> Tensor:
     """Vector from the centre of the lesion to the map's peak, along the stored axes, in pixels.
 
     Of several lesions (connected parts of the mask, corners included) the one whose centre of mass is nearest to the
@@ -33,6 +33,7 @@ def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
     Args:
         maps: (B, K, *S).
         masks: bool (B, K, *S).
+        labels: What `label_lesions` makes of the masks, if that is known already.
 
     Returns:
         (B, K, D) float32; NaN where the mask is empty, and where the map is flat and so has no peak.
@@ -41,22 +42,23 @@ def peak_displacements(maps: Tensor, masks: Tensor) -> Tensor:
     found = torch.full((*maps.shape[:2], len(size)), torch.nan)
     flat = maps.flatten(2)
     peaked = flat.amax(-1) > flat.amin(-1)
-    corners = np.ones((3,) * len(size))
+    labels = label_lesions(masks) if labels is None else labels
     for b, k in (masks.flatten(2).any(-1) & peaked).nonzero().tolist():
         peak = np.array(np.unravel_index(int(flat[b, k].argmax()), tuple(size)))
-        mask = masks[b, k].cpu().numpy()
-        labels, count = ndimage.label(mask, structure=corners)
-        offsets = peak - np.array(ndimage.center_of_mass(mask, labels, range(1, count + 1)))
+        offsets = peak - centres_of(labels[b, k])[1]
         found[b, k] = torch.from_numpy(offsets[(offsets**2).sum(1).argmin()])
     return found.to(maps.device)
 
 
-def displacement_estimates(displacement: Floats, resamples: int = 1000) -> dict[str, Estimate]:
-    """Mean displacement and its spread, with cases as the unit of resampling.
+def displacement_estimates(
+    displacement: Floats, resamples: int = 1000, subject: Ints | None = None
+) -> dict[str, Estimate]:
+    """Mean displacement and its spread, with subjects as the unit of resampling.
 
     Args:
         displacement: (n, K, D), NaN where undefined.
         resamples: Of the intervals; 0 for none.
+        subject: (n,) whose cases they are; each its own if not given.
 
     Returns:
         ``displacement_px``: length of the mean vector; ``displacement_px/axis0`` and so on: its coordinates;
@@ -64,31 +66,34 @@ def displacement_estimates(displacement: Floats, resamples: int = 1000) -> dict[
     """
     known: Bools = np.asarray(np.isfinite(displacement).all(-1))
     used = known.any(1)
-    names = [f"displacement_px/axis{axis}" for axis in range(displacement.shape[-1])]
-    if not used.any():
+    cases, axes = int(used.sum()), displacement.shape[-1]
+    names = [f"displacement_px/axis{axis}" for axis in range(axes)]
+    if not cases:
         because = undefined(0, "no map with a peak has a mask")
         return dict.fromkeys(("displacement_px", *names, "displacement_px/spread"), because)
     vectors, known = np.where(known[..., None], displacement, 0)[used], known[used]
-    count = known.sum(1)
-    total, square = vectors.sum(1), (vectors**2).sum((1, 2))
+    # A row a case: the sum of its vectors, that of their squares, and their number.
+    sums = np.concatenate(
+        [vectors.sum(1), (vectors**2).sum((1, 2))[:, None], known.sum(1)[:, None].astype(np.float64)], axis=1
+    )
+    sums = per_subject(sums, None if subject is None else subject[used])
 
-    def mean(index: Ints) -> Floats:
-        return np.asarray(total[index].sum(-2) / count[index].sum(-1)[..., None])
+    def means(weights: Floats) -> Floats:
+        total = weights @ sums
+        return np.asarray(total[:, :-1] / total[:, -1:])
 
-    def length(index: Ints) -> Floats:
-        return np.asarray(np.linalg.norm(mean(index), axis=-1))
+    def length(weights: Floats) -> Floats:
+        return np.asarray(np.linalg.norm(means(weights)[:, :axes], axis=-1))
 
-    def spread(index: Ints) -> Floats:
-        variance = square[index].sum(-1) / count[index].sum(-1) - length(index) ** 2
-        return np.asarray(np.sqrt(np.maximum(variance, 0)))
+    def spread(weights: Floats) -> Floats:
+        return np.asarray(np.sqrt(np.maximum(means(weights)[:, axes] - length(weights) ** 2, 0)))
 
-    def estimate(statistic: Callable[[Ints], Floats]) -> Estimate:
-        cases = len(count)
-        value = float(statistic(np.arange(cases)[None])[0])
-        return Estimate(value, *bootstrap(statistic, cases, resamples), cases)
+    def estimate(statistic: Callable[[Floats], Floats]) -> Estimate:
+        value = float(statistic(np.ones((1, len(sums))))[0])
+        return Estimate(value, *bootstrap(statistic, len(sums), resamples), cases)
 
     def along(axis: int) -> Estimate:
-        return estimate(lambda index: mean(index)[..., axis])
+        return estimate(lambda weights: means(weights)[:, axis])
 
     return {
         "displacement_px": estimate(length),

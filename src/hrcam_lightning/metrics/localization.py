@@ -1,39 +1,79 @@
-"""Scores of one map against one mask: pointing, pixel average precision, the peak on each lesion.
+"""Scores of one map against one mask, by themselves: pointing, pixel average precision, relevance on the lesion.
 
-A mask without a pixel has no score: NaN, to be left out and counted by whoever averages. Maps are taken raw; only
-the order of their values matters.
+A mask without a pixel has no score, and nor has a map that holds NaN: NaN, to be left out and counted by whoever
+averages. Maps are taken raw, in logits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
-def pointing_hits(maps: Tensor, masks: Tensor) -> Tensor:
-    """Pointing game with tolerance 0 (Zhang et al., IJCV 2018): is the map's peak on the lesion?
+def pointing_hits(
+    maps: Tensor, masks: Tensor, tolerance: float = 0.0, spacing: Sequence[float] | None = None
+) -> Tensor:
+    """Pointing game (Zhang et al., IJCV 2018): is the map's peak on the lesion, or no farther from it than tolerated?
 
-    A tie between a pixel inside and one outside is a miss, and so is a flat map: neither points anywhere.
+    A tie between a pixel that hits and one that does not is a miss, and so is a flat map: neither points anywhere.
 
     Args:
         maps: (B, K, *S).
         masks: bool (B, K, *S).
+        tolerance: Distance from the centre of the peak's pixel to that of the nearest one of the mask. In pixels, or,
+            with a spacing, in its unit. Zhang's 15 pixels are meant for photographs: say which one you used.
+        spacing: Size of a pixel along each axis, as in mm; 1 if not given.
 
     Returns:
         (B, K) float32: 1 hit, 0 miss, NaN where the mask is empty.
+
+    Raises:
+        ValueError: If the tolerance is negative.
     """
+    if tolerance < 0:
+        raise ValueError(f"tolerance is {tolerance}, but a distance must not be negative")
+    if tolerance:
+        distance = peak_distances(maps, masks, spacing)
+        return torch.where(distance.isnan(), torch.nan, (distance <= tolerance).float())
     values, inside = maps.flatten(2), masks.flatten(2)
     lowest = torch.full_like(values, -torch.inf)
     peak_inside = torch.where(inside, values, lowest).amax(-1)
     peak_outside = torch.where(inside, lowest, values).amax(-1)
     hit = (peak_inside > peak_outside) & (values.amax(-1) > values.amin(-1))
-    return torch.where(inside.any(-1), hit.float(), torch.nan)
+    return torch.where(_scored(maps, masks), hit.float(), torch.nan)
+
+
+def peak_distances(maps: Tensor, masks: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+    """Distance from the map's peak to the nearest pixel of the mask; of tied peaks, that of the farthest.
+
+    Args:
+        maps: (B, K, *S).
+        masks: bool (B, K, *S).
+        spacing: Size of a pixel along each axis; 1 if not given.
+
+    Returns:
+        (B, K) float32: 0 on the mask, infinity for a flat map, NaN where the mask is empty or the map holds NaN.
+    """
+    found = torch.full(maps.shape[:2], torch.nan, device=maps.device)
+    scale = torch.tensor(spacing or [1.0] * (maps.ndim - 2), device=maps.device)
+    for b, k in _scored(maps, masks).nonzero().tolist():
+        values = maps[b, k]
+        peaks = (values == values.amax()).nonzero()
+        if len(peaks) == values.numel():
+            found[b, k] = torch.inf
+        else:
+            nearest = torch.full((len(peaks),), torch.inf, device=maps.device)
+            for part in torch.split(masks[b, k].nonzero() * scale, 4096):  # a lesion of 10^5 voxels, a plateau as large
+                nearest = torch.minimum(nearest, torch.cdist(peaks * scale, part).amin(1))
+            found[b, k] = nearest.amax()
+    return found
 
 
 def pixel_average_precision(maps: Tensor, masks: Tensor) -> Tensor:
@@ -49,49 +89,92 @@ def pixel_average_precision(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B, K) float32 in 0..1, NaN where the mask is empty.
     """
-    values, order = maps.flatten(2).sort(-1, descending=True)
-    inside = masks.flatten(2).gather(-1, order)
-    count = values.shape[-1]
-    rank = torch.arange(count, device=values.device)
-    precision = inside.cumsum(-1).double() / (rank + 1)
-    last_of_tie = torch.ones_like(inside)
-    last_of_tie[..., :-1] = values[..., 1:] != values[..., :-1]
-    end_of_tie = torch.where(last_of_tie, rank, count).flip(-1).cummin(-1).values.flip(-1)
-    total = (precision.gather(-1, end_of_tie) * inside).sum(-1)
-    return (total / inside.sum(-1)).float()
+    found = torch.full(maps.shape[:2], torch.nan)
+    for b, k in _scored(maps, masks).nonzero().tolist():
+        values = maps[b, k].float().cpu().numpy()
+        inside = np.sort(values[masks[b, k].cpu().numpy()])
+        # At the value of each pixel of the lesion: how many of all pixels, and of the lesion's, are as high.
+        all_as_high = values.size - np.searchsorted(np.sort(values, axis=None), inside)
+        inside_as_high = inside.size - np.searchsorted(inside, inside)
+        found[b, k] = float((inside_as_high / all_as_high).mean())
+    return found.to(maps.device)
 
 
-class LesionPeaks(NamedTuple):
-    """The highest map value on each lesion, one entry a lesion.
+def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
+    """Share of the positive relevance that lies on the mask: ``Σ_G max(M, 0) / Σ max(M, 0)``.
 
-    Attributes:
-        row: Which case of the batch.
-        column: Which class.
-        number: Which lesion of that case and class, from 1.
-        peak: The value.
+    The energy pointing game (Score-CAM, Wang et al., CVPRW 2020) on a mask, relevance mass accuracy (CLEVR-XAI, Arras
+    et al., Inf Fusion 2022). Relevance is the map above 0: logits below speak against the class. It changes with an
+    offset of the map, unlike the scores by rank.
+
+    Args:
+        maps: (B, K, *S).
+        masks: bool (B, K, *S): of the lesion, or of a spurious cue.
+
+    Returns:
+        (B, K) float32 in 0..1; 0 for a map that is nowhere above 0, since it has put nothing on the mask; NaN where the
+        mask is empty.
     """
+    found = torch.full(maps.shape[:2], torch.nan, device=maps.device)
+    known = _scored(maps, masks)
+    relevance = maps.flatten(2)[known].double().clamp(min=0)
+    total = relevance.sum(-1)
+    mass = (relevance * masks.flatten(2)[known]).sum(-1) / torch.where(total == 0, 1.0, total)
+    found[known] = mass.float()
+    return found
 
-    row: Tensor
-    column: Tensor
-    number: Tensor
-    peak: Tensor
 
+def relevance_rank(maps: Tensor, masks: Tensor) -> Tensor:
+    """Relevance rank accuracy (CLEVR-XAI): the share of the lesion's |G| pixels among the map's |G| highest.
 
-def lesion_peaks(maps: Tensor, masks: Tensor) -> LesionPeaks:
-    """Highest map value on each lesion; a lesion is a connected part of a mask, corners included.
+    Of pixels tied at the last place each takes its share of what is left, so that a flat map scores the lesion's share
+    of the image, whatever the order in memory.
 
     Args:
         maps: (B, K, *S).
         masks: bool (B, K, *S).
+
+    Returns:
+        (B, K) float32 in 0..1, NaN where the mask is empty.
     """
-    rows: list[tuple[int, int, int]] = []
-    peaks: list[float] = []
-    corners = np.ones((3,) * (maps.ndim - 2))
-    for b, k in masks.flatten(2).any(-1).nonzero().tolist():
-        labels, count = ndimage.label(masks[b, k].cpu().numpy(), structure=corners)
-        numbers = range(1, count + 1)
-        peaks += np.atleast_1d(ndimage.maximum(maps[b, k].cpu().numpy(), labels, numbers)).tolist()
-        rows += [(b, k, number) for number in numbers]
-    index = torch.tensor(rows, dtype=torch.long, device=maps.device).reshape(-1, 3)
-    row, column, number = index.unbind(1)
-    return LesionPeaks(row, column, number, torch.tensor(peaks, dtype=torch.float32, device=maps.device))
+    found = torch.full(maps.shape[:2], torch.nan, device=maps.device)
+    for b, k in _scored(maps, masks).nonzero().tolist():
+        values, inside = maps[b, k].flatten(), masks[b, k].flatten()
+        area = int(inside.sum())
+        last = values.topk(area).values[-1]
+        above, tied = values > last, values == last
+        share = (area - above.sum()) / tied.sum()
+        found[b, k] = ((above & inside).sum() + share * (tied & inside).sum()) / area
+    return found
+
+
+def overlaps(maps: Tensor, masks: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
+    """Dice, IoU and IoBB (IoR) of ``map ≥ threshold`` with the mask.
+
+    ``dice = 2|P∩G| / (|P| + |G|)``, ``iou = |P∩G| / |P∪G|``, ``iobb = |P∩G| / |P|`` (Wang et al., CVPR 2017, with the
+    pixels of the prediction in place of a box). A prediction without a pixel scores 0: it has missed the lesion.
+
+    Args:
+        maps: (B, K, *S).
+        masks: bool (B, K, *S).
+        thresholds: In the maps' units, found on other cases: (K,), or (B, K) to threshold each map by itself.
+
+    Returns:
+        By name, (B, K) float32 in 0..1; NaN where the mask is empty, or the threshold NaN.
+    """
+    limits = torch.as_tensor(thresholds, device=maps.device).expand(maps.shape[:2])
+    predicted, truth = maps.flatten(2) >= limits[..., None], masks.flatten(2)
+    shared = (predicted & truth).sum(-1).double()
+    size, area = predicted.sum(-1), truth.sum(-1)
+    known = _scored(maps, masks) & limits.isfinite()
+    scores = {
+        "dice": 2 * shared / (size + area).clamp(min=1),
+        "iou": shared / (size + area - shared).clamp(min=1),
+        "iobb": shared / size.clamp(min=1),
+    }
+    return {name: torch.where(known, score, torch.nan).float() for name, score in scores.items()}
+
+
+def _scored(maps: Tensor, masks: Tensor) -> Tensor:
+    """Whether there is anything to score, (B, K)."""
+    return masks.flatten(2).any(-1) & ~maps.flatten(2).isnan().any(-1)

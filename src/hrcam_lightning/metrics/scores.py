@@ -1,140 +1,88 @@
-"""What is kept of each case, and the figures that follow from it."""
+"""What is kept of each case: a few numbers, whatever the size of its image."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from hrcam_lightning.metrics.displacement import displacement_estimates, peak_displacements
-from hrcam_lightning.metrics.estimate import Estimate, auroc_estimate, mean_estimate, undefined
-from hrcam_lightning.metrics.localization import lesion_peaks, pixel_average_precision, pointing_hits
+from hrcam_lightning.metrics.boxes import box_overlaps
+from hrcam_lightning.metrics.detection import component_peaks, local_maxima
+from hrcam_lightning.metrics.displacement import peak_displacements
+from hrcam_lightning.metrics.lesions import label_lesions, lesion_peaks
+from hrcam_lightning.metrics.localization import (
+    overlaps,
+    peak_distances,
+    pixel_average_precision,
+    pointing_hits,
+    relevance_mass,
+    relevance_rank,
+)
+from hrcam_lightning.metrics.pooled import BINS, COLUMNS, GROUPS, histogram, merge
+from hrcam_lightning.metrics.table import ScoreTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-
-
-@dataclass  # not frozen: torchmetrics walks through what compute returns
-class ScoreTable:
-    """Scores of n cases and their m lesions, for K classes.
-
-    Attributes:
-        case: (n,) numbers made of the cases' names by `case_number`.
-        label: (n, K), 1 where the case is of the class.
-        probability: (n, K).
-        peak: (n, K) highest map value.
-        finite: (n, K), 1 where the map holds no NaN or infinity.
-        pointing: (n, K) hit or miss, NaN without a mask.
-        pixel_ap: (n, K) average precision, NaN without a mask.
-        displacement: (n, K, D) from lesion to peak in pixels, NaN without a mask or a peak.
-        lesion_class: (m,) class of each lesion.
-        lesion_peak: (m,) highest map value on each lesion.
-    """
-
-    case: np.ndarray[tuple[int], np.dtype[np.int64]]
-    label: Floats
-    probability: Floats
-    peak: Floats
-    finite: Floats
-    pointing: Floats
-    pixel_ap: Floats
-    displacement: Floats
-    lesion_class: Floats
-    lesion_peak: Floats
-
-    def thresholds(self, recall: float = 0.8) -> list[float]:
-        """For each class the highest threshold that finds the share `recall` of its lesions.
-
-        NaN for a class without lesions, or with a map that is not finite on one.
-        """
-        found = []
-        for k in range(self.label.shape[1]):
-            peaks = np.sort(self.lesion_peak[self.lesion_class == k])[::-1]
-            known = len(peaks) > 0 and np.isfinite(peaks).all()
-            found.append(float(peaks[math.ceil(recall * len(peaks)) - 1]) if known else math.nan)
-        return found
-
-    def classification(
-        self, task: Literal["binary", "multiclass", "multilabel"], resamples: int = 1000
-    ) -> dict[str, Estimate]:
-        """``auroc``, averaged over the classes, or ``accuracy`` for a multiclass task.
-
-        Args:
-            task: Kind of label.
-            resamples: Of the intervals; 0 for none.
-        """
-        name = "accuracy" if task == "multiclass" else "auroc"
-        broken = int((~np.isfinite(self.probability)).any(1).sum())
-        if broken:
-            reason = f"{broken} of {len(self.case)} cases have no finite probability"
-            return {name: undefined(len(self.case), reason)}
-        if task != "multiclass":
-            return {name: auroc_estimate(self.probability, self.label, resamples)}
-        right = (self.probability.argmax(1) == self.label.argmax(1)).astype(np.float64)
-        return {name: mean_estimate(right, np.ones(len(right)), "there are no cases", resamples)}
-
-    def localization(
-        self, thresholds: Sequence[float] | None, normal_class: int | None = None, resamples: int = 1000
-    ) -> dict[str, Estimate]:
-        """``pointing``, ``pixel_ap``, ``normal/false_activation`` and the peak's ``displacement_px``.
-
-        Args:
-            thresholds: One a class, found on validation cases; None if there are none.
-            normal_class: Which class means "no finding", in a multiclass task that has one. Elsewhere a normal image is
-                one that is of no class.
-            resamples: Of the intervals; 0 for none.
-        """
-        broken = int((self.finite.min(1) == 0).sum())
-        displacement = displacement_estimates(self.displacement, 0 if broken else resamples)
-        if broken:
-            because = undefined(len(self.case), f"{broken} of {len(self.case)} cases have maps with NaN or infinity")
-            return dict.fromkeys(("pointing", "pixel_ap", "normal/false_activation", *displacement), because)
-        no_mask = "no positive case has a mask"
-        return {
-            "pointing": _mean_known(self.pointing, no_mask, resamples),
-            "pixel_ap": _mean_known(self.pixel_ap, no_mask, resamples),
-            "normal/false_activation": self._false_activation(thresholds, normal_class, resamples),
-            **displacement,
-        }
-
-    def _false_activation(
-        self, thresholds: Sequence[float] | None, normal_class: int | None, resamples: int
-    ) -> Estimate:
-        """Share of normal images on which any class's map reaches its threshold."""
-        limits = np.asarray(thresholds if thresholds is not None else [math.nan] * self.label.shape[1])
-        findings = np.arange(len(limits)) != (-1 if normal_class is None else normal_class)
-        if not np.isfinite(limits[findings]).any():
-            return undefined(0, "no threshold: it is set on validation cases with masks, by maps of the same kind")
-        normal = (self.label[:, findings].sum(1) == 0).astype(np.float64)
-        above = (self.peak >= limits)[:, findings].any(1)  # a class without threshold, NaN, is never reached
-        return mean_estimate(normal * above, normal, "there are no normal cases", resamples)
+CASE_COLUMNS = ("case", "subject", "label", "probability", "peak", "finite", "pointing", "peak_distance", "pixel_ap",
+                "relevance_mass", "relevance_rank", "dice", "iou", "iobb", "cue_mass", "box_largest", "box_every",
+                "displacement")  # fmt: skip
+LESION_COLUMNS = ("lesion_case", "lesion_class", "lesion_number", "lesion_voxels", "lesion_centre", "lesion_peak")
+PIXEL_COLUMNS = ("pixel_code", "pixel_rows")
+FIRST_COLUMNS = ("first_case", "first_code", "first_rows")
+MANY = 32  # batches of histograms before they are added up
 
 
 class CaseScores(Metric):
-    """Collects a few numbers a case, so that memory does not grow with the images, and reduces over processes."""
+    """Collects all scores of a map in one pass, and reduces over processes.
+
+    Memory: some sixty numbers a case and class, seven a lesion, and one sparse histogram of all pixels (see `pooled`).
+    Scores are worked out on the CPU, where connected parts are found.
+
+    Args:
+        thresholds: (K,) at which Dice, IoU, IoBB and connected parts are scored, found on other cases
+            (`ScoreTable.operating_points`); without them these have no score.
+        tolerance: Pixels by which the peak may miss in ``pointing@…px``.
+        radius: Pixels that two detections are apart at least.
+    """
 
     full_state_update = False
     higher_is_better = True
-    _columns = ("case", "label", "probability", "peak", "finite", "pointing", "pixel_ap", "displacement")
-    _lesion_columns = ("lesion_case", "lesion_class", "lesion_number", "lesion_peak")
+    pixel_code: list[Tensor]
+    pixel_rows: list[Tensor]
+    first_case: list[Tensor]
+    first_code: list[Tensor]
+    first_rows: list[Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, thresholds: Sequence[float] | None = None, tolerance: float = 5.0, radius: int = 3) -> None:
         super().__init__()
-        for name in (*self._columns, *self._lesion_columns):
+        self.thresholds, self.tolerance, self.radius = thresholds, tolerance, radius
+        for name in (*CASE_COLUMNS, *LESION_COLUMNS, *PIXEL_COLUMNS, *FIRST_COLUMNS):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+        self._seen: dict[int, None] = {}
 
-    def update(self, cases: Sequence[str], labels: Tensor, probabilities: Tensor, maps: Tensor, masks: Tensor) -> None:
-        """Take in a batch.
+    def reset(self) -> None:
+        """Forget all cases."""
+        super().reset()
+        self._seen = {}
+
+    def update(
+        self,
+        cases: Sequence[str],
+        labels: Tensor,
+        probabilities: Tensor,
+        maps: Tensor,
+        masks: Tensor,
+        subjects: Sequence[str] | None = None,
+        cues: Tensor | None = None,
+    ) -> None:
+        """Take in a batch. A case that was taken in before is left out.
 
         Args:
             cases: B names.
@@ -142,39 +90,93 @@ class CaseScores(Metric):
             probabilities: (B, K).
             maps: (B, K, *S).
             masks: bool (B, K, *S).
+            subjects: B names of who was imaged; the cases' own if not given.
+            cues: bool (B, *S), where a spurious cue is.
         """
-        numbers = torch.tensor([case_number(case) for case in cases], device=maps.device)
+        numbers = [case_number(case) for case in cases]
+        new = [
+            index for index, number in enumerate(numbers) if number not in self._seen and number not in numbers[:index]
+        ]
+        if not new:
+            return
+        self._seen |= dict.fromkeys(numbers)
+        case = torch.tensor([numbers[index] for index in new])
+        subject = torch.tensor([case_number((subjects or cases)[index]) for index in new])
+        labels, probabilities, maps, masks = (
+            whole.detach()[new].cpu() for whole in (labels, probabilities, maps.float(), masks)
+        )
+        lesions = label_lesions(masks)
+        cue = torch.zeros_like(masks[:, 0]) if cues is None else cues[new].cpu()
         flat = maps.flatten(2)
-        peaks = lesion_peaks(maps, masks)
         columns = {
-            "case": numbers,
-            "label": labels.double(),
-            "probability": probabilities.double(),
-            "peak": flat.amax(-1).double(),
-            "finite": flat.isfinite().all(-1).double(),
-            "pointing": pointing_hits(maps, masks).double(),
-            "pixel_ap": pixel_average_precision(maps, masks).double(),
-            "displacement": peak_displacements(maps, masks).double(),
-            "lesion_case": numbers[peaks.row],
-            "lesion_class": peaks.column,
-            "lesion_number": peaks.number,
-            "lesion_peak": peaks.peak.double(),
+            "case": case,
+            "subject": subject,
+            "label": labels,
+            "probability": probabilities,
+            "peak": flat.amax(-1),
+            "finite": flat.isfinite().all(-1),
+            **_mask_columns(maps, masks, lesions, self._limits(maps)),
+            "cue_mass": relevance_mass(maps, cue.unsqueeze(1).expand_as(masks)),
+            **_lesion_columns(case, maps, masks, lesions),
         }
         for name, values in columns.items():
-            getattr(self, name).append(values)
+            whole = values if values.dtype == torch.long and name != "label" else values.double()
+            getattr(self, name).append(whole.to(self.device))
+        self._add_pixels(case, subject, labels, maps, lesions)
+
+    def _limits(self, maps: Tensor) -> Tensor:
+        return torch.tensor(self.thresholds or [torch.nan] * maps.shape[1])
+
+    def _add_pixels(self, case: Tensor, subject: Tensor, labels: Tensor, maps: Tensor, lesions: Tensor) -> None:
+        """Add the histograms of maps whose truth is known: a positive without a mask is neither right nor wrong."""
+        classes = maps.shape[1]
+        finite = maps.flatten(2).isfinite().all(-1)
+        known = finite & (lesions.flatten(2).any(-1) | (labels == 0))
+        peaks, limits = local_maxima(maps, self.radius), self._limits(maps)
+        parts = component_peaks(maps, limits)
+        first = next(iter(self._seen))  # held apart: where a sampler repeats cases, it is the first of each process
+        for b, number in enumerate(case.tolist()):
+            codes, rows = [torch.zeros(1, dtype=torch.long)], [torch.zeros(1, len(COLUMNS), dtype=torch.float64)]
+            for k in known[b].nonzero()[:, 0].tolist():
+                by_parts = parts[b, k] if limits[k].isfinite() else None
+                bins, counts = histogram(maps[b, k], lesions[b, k], peaks[b, k], by_parts)
+                codes.append(torch.from_numpy(bins + (int(subject[b]) % GROUPS * classes + k) * BINS))
+                rows.append(torch.from_numpy(counts))
+            code, total = torch.cat(codes).to(self.device), torch.cat(rows).to(self.device)
+            self.pixel_code.append(code)
+            self.pixel_rows.append(total)
+            if number == first:
+                self.first_case.append(case[b].expand(len(code)).to(self.device))
+                self.first_code.append(code)
+                self.first_rows.append(total)
+        if len(self.pixel_code) > MANY:
+            code, total = merge(torch.cat(self.pixel_code), torch.cat(self.pixel_rows))
+            self.pixel_code, self.pixel_rows = [code], [total]
 
     def compute(self) -> ScoreTable:
         """The table, in the order of the case numbers; a case that a distributed sampler repeated counts once."""
-        column = {
-            name: dim_zero_cat(getattr(self, name)).cpu().numpy() for name in (*self._columns, *self._lesion_columns)
-        }
-        _, first = np.unique(column["case"], return_index=True)
-        lesions = np.stack([column[name] for name in self._lesion_columns[:3]])
+        state = {name: dim_zero_cat(getattr(self, name)).cpu() for name in self._defaults}
+        column = {name: values.numpy() for name, values in state.items()}
+        _, first, times = np.unique(column["case"], return_index=True, return_counts=True)
+        lesions = np.stack([column[name] for name in LESION_COLUMNS[:3]])
         _, first_lesion = np.unique(lesions, axis=1, return_index=True)
+        # What was pooled too often is known, if it was the first case of some process.
+        codes, rows, pooled_once = [state["pixel_code"]], [state["pixel_rows"]], True
+        for row in np.flatnonzero(times > 1):
+            apart = state["first_case"] == int(column["case"][first[row]])
+            _, once = np.unique(state["first_code"][apart].numpy(), return_index=True)
+            codes.append(state["first_code"][apart][once])
+            rows.append(-(int(times[row]) - 1) * state["first_rows"][apart][once])
+            pooled_once &= len(once) > 0
+        code, total = merge(torch.cat(codes), torch.cat(rows))
+        used = (total.abs() > 1e-9).any(1)
         return ScoreTable(
-            **{name: column[name][first] for name in self._columns},
-            lesion_class=column["lesion_class"][first_lesion],
-            lesion_peak=column["lesion_peak"][first_lesion],
+            **{name: column[name][first] for name in CASE_COLUMNS},
+            **{name: column[name][first_lesion] for name in LESION_COLUMNS},
+            pixel_code=code[used].numpy(),
+            pixel_rows=total[used].numpy(),
+            pooled_once=pooled_once,
+            tolerance=self.tolerance,
         )
 
 
@@ -183,6 +185,36 @@ def case_number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
 
 
-def _mean_known(values: Floats, reason: str, resamples: int) -> Estimate:
-    known = np.isfinite(values)
-    return mean_estimate(np.where(known, values, 0).sum(1), known.sum(1).astype(np.float64), reason, resamples)
+def _mask_columns(maps: Tensor, masks: Tensor, lesions: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
+    """Scores of the maps that have a mask; NaN for the others, which are not looked at."""
+    known = masks.flatten(2).any(-1)
+    maps, masks, lesions = (whole[known].unsqueeze(1) for whole in (maps, masks, lesions))
+    boxes = box_overlaps(maps, masks)
+    scores = {
+        "pointing": pointing_hits(maps, masks),
+        "peak_distance": peak_distances(maps, masks),
+        "pixel_ap": pixel_average_precision(maps, masks),
+        "relevance_mass": relevance_mass(maps, masks),
+        "relevance_rank": relevance_rank(maps, masks),
+        **overlaps(maps, masks, thresholds.expand(known.shape)[known][:, None]),
+        "box_largest": boxes.largest,
+        "box_every": boxes.every,
+        "displacement": peak_displacements(maps, masks, lesions),
+    }
+    columns = {}
+    for name, values in scores.items():
+        columns[name] = torch.full((*known.shape, *values.shape[2:]), torch.nan, dtype=torch.float64)
+        columns[name][known] = values[:, 0].double()
+    return columns
+
+
+def _lesion_columns(case: Tensor, maps: Tensor, masks: Tensor, lesions: Tensor) -> dict[str, Tensor]:
+    peaks = lesion_peaks(maps, masks, lesions)
+    return {
+        "lesion_case": case[peaks.row],
+        "lesion_class": peaks.column,
+        "lesion_number": peaks.number,
+        "lesion_voxels": peaks.voxels,
+        "lesion_centre": peaks.centre,
+        "lesion_peak": peaks.peak,
+    }

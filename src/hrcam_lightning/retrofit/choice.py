@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrcam_lightning.metrics.estimate import auroc
+from hrcam_lightning.metrics.roc import auroc
 from hrcam_lightning.retrofit.solver import losses, targets
 
 if TYPE_CHECKING:

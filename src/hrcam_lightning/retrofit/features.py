@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
@@ -108,9 +109,17 @@ class Pooled:
         """Rows in double precision, a portion at a time, whatever N."""
         cases, channels = self.values.shape
         rows = max(1, CHUNK // channels)
+        if cases <= rows:
+            yield slice(0, cases), self._doubled
+            return
         for start in range(0, cases, rows):
             part = slice(start, min(start + rows, cases))
             yield part, np.asarray(self.values[part], dtype=np.float64)
+
+    @cached_property
+    def _doubled(self) -> Floats:
+        """All rows, where one portion holds them: the solver reads them hundreds of times."""
+        return np.asarray(self.values, dtype=np.float64)
 
     def moments(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation (C,) over the cases. A channel that does not vary has an infinite one.

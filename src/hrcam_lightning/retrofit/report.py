@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,14 +52,29 @@ def agreement(base: Floats, head: Floats, labels: Labels, task: TaskKind) -> dic
     return {key: value if math.isfinite(value) else None for key, value in found.items()}
 
 
-def write(folder: Path, found: Sequence[Candidate], content: Mapping[str, Any], task: TaskKind) -> None:
-    """Write what each λ costs to ``retrofit.csv`` and the rest to ``retrofit.json``."""
-    columns = ["equivariance", "l2", "train_loss", "val_loss", "val_se", _score(task), "energy"]
-    rows = [
-        {name: _text(value) for name, value in zip(columns, _numbers(candidate), strict=True)} for candidate in found
-    ]
-    write_csv(folder / "retrofit.csv", rows, columns)
-    write_json(folder / "retrofit.json", content)
+@dataclass(frozen=True)
+class Report:
+    """What is written of a retrofit, once its maps have been validated.
+
+    Attributes:
+        found: The heads to choose from.
+        content: The choice, and what was read.
+        task: Kind of label.
+    """
+
+    found: Sequence[Candidate]
+    content: Mapping[str, Any]
+    task: TaskKind
+
+    def write(self, folder: Path) -> None:
+        """Write what each λ costs to ``retrofit.csv`` and the rest to ``retrofit.json``."""
+        columns = ["equivariance", "l2", "train_loss", "val_loss", "val_se", _score(self.task), "energy"]
+        rows = [
+            {name: _text(value) for name, value in zip(columns, _numbers(candidate), strict=True)}
+            for candidate in self.found
+        ]
+        write_csv(folder / "retrofit.csv", rows, columns)
+        write_json(folder / "retrofit.json", self.content)
 
 
 def show(found: Sequence[Candidate], chosen: Candidate, task: TaskKind, match: Mapping[str, float | None]) -> None:

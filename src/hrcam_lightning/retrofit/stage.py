@@ -20,7 +20,7 @@ from hrcam_lightning.retrofit.equivariance import Equivariance, Sampling
 from hrcam_lightning.retrofit.features import Reading, on_disk
 from hrcam_lightning.retrofit.gather import Gathered, gather
 from hrcam_lightning.retrofit.head import install, taps_of
-from hrcam_lightning.retrofit.report import agreement, show, write
+from hrcam_lightning.retrofit.report import Report, agreement, show
 from hrcam_lightning.retrofit.solver import Problem
 from hrcam_lightning.transfer import load_matching
 
@@ -54,7 +54,7 @@ class RetrofitStage(Callback):
         weights: File with the weights of the backbone, if they are still to be loaded.
 
     Attributes:
-        done: Whether it has run.
+        report: What it has to say of itself, once it has run.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class RetrofitStage(Callback):
         self.levels, self.resampling, self.sampling, self.trained = levels, resampling, sampling, trained
         self.strengths = STRENGTHS if equivariance == "auto" else (float(equivariance),)
         self.ridges = RIDGES if l2 == "auto" else (float(l2),)
-        self.weights, self.done = weights, False
+        self.weights = weights
+        self.report: Report | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Do all of it. Tensors made here are kept, so that they must not be those of inference mode."""
@@ -123,13 +124,11 @@ class RetrofitStage(Callback):
             "views": self._stated(len(training.pooled.values), views.seen) if views else None,
             "seconds": {"train_pass": round(gathered, 2), "all": round(time.monotonic() - started, 2)},
         }
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write(Path(trainer.default_root_dir), found, content, task.task)
         show(found, chosen, task.task, match)
         unseen = [kind for kind in self.sampling.kinds if kind not in views.seen] if views else []
         if unseen:
             Console().print(f"Views that no training case could give: {', '.join(unseen)} ({REASONS})", highlight=False)
-        self.done = True
+        self.report = Report(found, content, task.task)
 
     def _stated(self, cases: int, seen: Collection[str]) -> dict[str, Any]:
         rule = self.sampling

@@ -34,7 +34,7 @@ class RetrofitTrainer(Trainer):
         resampling: Resampling | None = None,
         views: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_cases: int = 1000,
-        pixels: int = 64,
+        pixels: int = 8,
     ) -> None:
         """Fit HR-CAM's linear head to a trained, frozen network by one pass over the data and one convex problem.
 
@@ -78,8 +78,10 @@ class RetrofitTrainer(Trainer):
             self.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False)
         finally:
             self.callbacks.remove(stage)  # type: ignore[attr-defined]
-        if not stage.done:
+        if stage.report is None:
             raise InputError("retrofit had no validation case to start with, and has changed nothing")
         if not self.fast_dev_run:  # type: ignore[attr-defined]
-            with replacing(Path(self.default_root_dir) / "best.ckpt") as part:
+            folder = Path(self.default_root_dir)
+            stage.report.write(folder)
+            with replacing(folder / "best.ckpt") as part:  # last: who finds it finds all of the result
                 self.save_checkpoint(part, weights_only=False)  # with the callbacks' thresholds
