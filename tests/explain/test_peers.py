@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hrcam_lightning.explain import cam, explain
-from hrcam_lightning.explain.fusion import unit_range
+from hrcam_lightning.explain.fusion import fuse, unit_range
 from hrcam_lightning.explain.layerwise import refinecam
 from hrcam_lightning.explain.null import NULLS
 from tests.explain.small import ANY_NETWORK, LOOKING, SIZES, images, layers_of, maps, near, network
@@ -151,6 +151,13 @@ def test_9_what_is_not_a_number_is_not_hidden_and_stays_with_its_sample(name: st
     found = maps(model, broken, name, **asked)
     assert bool(found[1].isnan().flatten(1).any(1).all())
     near(found[[0, 2]], expected[[0, 2]])
+
+
+def test_9_a_layer_that_is_not_a_number_is_not_left_out_of_a_fusion() -> None:
+    broken = torch.ones(1, 1, 4, 4)
+    broken[..., 2, 2] = torch.nan
+    for rule in ("mean", "max", "sum", "product"):
+        assert bool(fuse([broken, torch.ones(1, 1, 4, 4)], rule).isnan().all())
 
 
 @pytest.mark.parametrize("fusion", ["mean", "max", "sum", "product"])

@@ -106,6 +106,15 @@ class _Fails(nn.Module):
         return values * (1 + 0 * torch.rand(()))  # draws, as dropout would
 
 
+@pytest.mark.parametrize("name", ANY_NETWORK)
+def test_the_random_state_is_left_alone_by_a_network_that_draws(name: str) -> None:
+    model = _used()
+    model.insert(2, _Fails(0))
+    before = torch.get_rng_state()
+    maps(model, images(2), name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class _FailsBackwards(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
