@@ -64,14 +64,14 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """XGrad-CAM (Fu et al., BMVC 2020, eq. 8): weights ``Σ_ij g A / Σ_ij A``, 0 for a channel that is silent."""
+    """XGrad-CAM (Fu et al., BMVC 2020): weights ``Σ_ij g A / Σ_ij A``, 0 for a channel that is silent."""
     total = _over_cells(activations)
     weights = _over_cells(gradients * activations) / torch.where(total != 0, total, 1)
     return _weighted(torch.where(total != 0, weights, 0), activations)
 
 
 def respondcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Respond-CAM (Zhao et al., MICCAI 2018, eq. 3; its code): ``Σ_ij g A / (Σ_ij A + 1e-10)``, meant with its sign.
+    """Respond-CAM (Zhao et al., MICCAI 2018, and its code): ``Σ_ij g A / (Σ_ij A + 1e-10)``, meant with its sign.
 
     The map sums to ``Σ g A``: to the score without its bias where only mean pooling and a dense layer follow.
     """
@@ -80,7 +80,7 @@ def respondcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """HiResCAM (Draelos and Carin, 2020, eq. 4): ``Σ_k g_k A_k``, cell by cell."""
+    """HiResCAM (Draelos and Carin, 2020): ``Σ_k g_k A_k``, cell by cell."""
     return (gradients * activations).sum(1)
 
 
@@ -90,7 +90,7 @@ def elementwise_gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """LayerCAM (Jiang et al., IEEE TIP 2021, eq. 6): ``Σ_k ReLU(g_k) A_k``."""
+    """LayerCAM (Jiang et al., IEEE TIP 2021): ``Σ_k ReLU(g_k) A_k``."""
     return (gradients.relu() * activations).sum(1)
 
 

@@ -37,7 +37,7 @@ class FullGradients(NamedTuple):
 
 
 def full_gradients(probe: Probe) -> Iterator[FullGradients]:
-    """The full gradients of each of the T scores (Srinivas and Fleuret, NeurIPS 2019, eq. 3)."""
+    """The full gradients of each of the T scores (Srinivas and Fleuret, NeurIPS 2019)."""
     biases = {name: bias for name, module in probe.model.named_modules() if (bias := _bias(module)) is not None}
     outputs: list[tuple[str, Tensor]] = []
 
@@ -84,7 +84,7 @@ def _bias(module: nn.Module) -> Tensor | None:
 
 
 def fullgrad(probe: Probe) -> Tensor:
-    """FullGrad saliency (eq. 8): ``Σ |.|`` over the channels of the image's and of every layer's part, upsampled.
+    """FullGrad saliency: ``Σ |.|`` over the channels of the image's and of every layer's part, upsampled.
 
     Layers are resampled with half-pixel centres. The published code brings each part to 0..1 first, which would give a
     network that is sure of nothing the same map as one that is sure: the magnitudes are kept as they are.

@@ -60,7 +60,7 @@ def eigen(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
 
 
 def layercam(probe: Probe, *, fusion: Fusion = "max", gamma: float = 2.0) -> Tensor:
-    """LayerCAM; of several layers all but the deepest enter as ``tanh(γ M / max M)`` (eq. 9), fused by their maximum.
+    """LayerCAM; of several layers all but the deepest enter as ``tanh(γ M / max M)``, fused by their maximum.
 
     Args:
         probe: The network and the question.

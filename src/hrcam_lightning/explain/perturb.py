@@ -50,7 +50,7 @@ def _combined(weights: Tensor, activations: Tensor) -> Tensor:
 
 
 def scorecam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
-    """Score-CAM (Wang et al., CVPR Workshops 2020, eq. 2 to 4): ``ReLU(Σ_k w_k A_k)``.
+    """Score-CAM (Wang et al., CVPR Workshops 2020): ``ReLU(Σ_k w_k A_k)``.
 
     ``w`` is the softmax over the channels of the score of the image times the channel, upsampled and brought to 0..1
     (the paper subtracts a baseline's score first, which the softmax takes no notice of). Flat channels have no say.
@@ -65,7 +65,7 @@ def scorecam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
 
 
 def ablationcam(probe: Probe, *, fusion: Fusion = "mean") -> Tensor:
-    """Ablation-CAM (Desai and Ramaswamy, WACV 2020, eq. 3): ``ReLU(Σ_k w_k A_k)``, ``w_k`` the drop without channel k.
+    """Ablation-CAM (Desai and Ramaswamy, WACV 2020): ``ReLU(Σ_k w_k A_k)``, ``w_k`` the drop without channel k.
 
     The drop is relative to the magnitude of the score: the paper's own division by the score would turn the map of a
     negative score inside out.

@@ -58,7 +58,7 @@ def undefined(n: int, reason: str) -> Estimate:
 def bootstrap(
     statistic: Callable[[Floats], Floats], units: int, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of a statistic over units drawn with replacement: BCa (Efron, JASA 1987, eq. 6.6 and 7.3).
+    """95 % interval of a statistic over units drawn with replacement: BCa (Efron, JASA 1987).
 
     Args:
         statistic: From weights (R, units), how often each unit was drawn, to values (R,). A resample may be undefined,

@@ -50,7 +50,7 @@ def weighted_lroc_area(scores: Floats, labels: Floats, located: Floats, weights:
 
 
 def delong(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """AUROC of E ratings of the same cases, and their covariance (DeLong et al., Biometrics 1988, eq. 4 to 6).
+    """AUROC of E ratings of the same cases, and their covariance (DeLong et al., Biometrics 1988).
 
     By mid-ranks (Sun & Xu, IEEE SPL 2014), so in n log n.
 
