@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import threading
 import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written; nothing is left behind.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    # By thread too: a worker of a cluster may still be at what a killed run had asked of it.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PART}")
     try:
         part.write_bytes(content)
         part.replace(path)
@@ -46,7 +48,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def remove_parts(folder: Path) -> None:
     """Remove what writers that were killed left under passing names."""
     for part in folder.rglob(f"*{PART}"):
-        part.unlink()
+        part.unlink(missing_ok=True)  # its writer may be alive after all
 
 
 def nifti_bytes(voxels: Voxels, affine: npt.NDArray[np.float64]) -> bytes:

@@ -98,7 +98,7 @@ def test_a_test_run_writes_what_the_functions_say_and_the_same_again(
         ("steps=0", "steps is 0"),
         ("chunk=-1", "chunk is -1"),
         ("fill=grey", "fill"),
-        ("explainers=[gradkam]", "names no method"),
+        ("explainers=[gradkam]", "there is no explainer 'gradkam'"),
         ("explainers=[center, center]", "two rows are called center"),
     ],
 )

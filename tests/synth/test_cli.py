@@ -199,14 +199,14 @@ def test_shards_survive_a_kill_and_merge_to_the_same_tree(config: Path, tmp_path
 
 def test_interrupt_says_how_to_continue_and_can_be_resumed(config: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run("generate", whole, "--config", config, "--cases", 300) == 0
-    process = start("generate", out, "--config", config, "--cases", 300, "--workers", 2)
+    assert run("generate", whole, "--config", config, "--cases", 1200) == 0
+    process = start("generate", out, "--config", config, "--cases", 1200, "--workers", 2)
     wait_for_cases(out, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert error == "hrcam-synth: error: interrupted: continue with --resume\n"
-    assert run("generate", out, "--config", config, "--cases", 300, "--resume") == 0
+    assert run("generate", out, "--config", config, "--cases", 1200, "--resume") == 0
     assert tree(out) == tree(whole)
 
 
