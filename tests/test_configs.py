@@ -13,7 +13,7 @@ from synth import Phantoms, PhantomSpec
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = {"gpu.yaml", "wandb.yaml"}
+OVERLAYS = ("gpu.yaml", "wandb.yaml")
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name not in OVERLAYS)
 SPECS = sorted((ROOT / "configs/synth").glob("*.yaml"))
 QUICK = [
