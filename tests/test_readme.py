@@ -48,6 +48,7 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
             "--data",
             "--data.cases",
             "--model.backbone.width",
+            "--model.decoder.global_pooling",
             "--trainer.callbacks.sanity",
         }
         with pytest.raises(SystemExit) as caught:

@@ -42,7 +42,14 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "synth", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=_hear_ctrl_c
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """As in a terminal; tests that run in the background may have been started deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_cases(out: Path, process: subprocess.Popen[str]) -> None:
