@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout, TaskKind
 from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
-from hrcam_lightning.data.readers import Normalization, normalize, read_mask, read_scan
+from hrcam_lightning.data.readers import Normalization, normalize, read_image, read_mask
 from hrcam_lightning.data.table import Case, CaseTable, read_table
 from hrcam_lightning.errors import InputError
 
@@ -46,7 +46,7 @@ class CaseDataset(Dataset[Sample]):
         return self.cache[index]
 
     def _read(self, case: Case) -> Sample:
-        scan = read_scan(case.image)
+        scan = read_image(case.images)
         sample: Sample = {
             "image": torch.from_numpy(normalize(scan.voxels, self.normalization)),
             "case": case.name,
@@ -56,14 +56,14 @@ class CaseDataset(Dataset[Sample]):
             mask = torch.zeros(len(self.table.classes), *scan.voxels.shape[1:], dtype=torch.bool)
             for name, path in case.masks.items():
                 k = self.table.classes.index(name)
-                mask[k] = torch.from_numpy(read_mask(path, case.image, scan))
+                mask[k] = torch.from_numpy(read_mask(path, case.images[0], scan))
                 if mask[k].any() and not self._has(case.label, k):
                     raise InputError(
                         f"{path}: the mask shows {name}, but the label of {case.name} does not; mend either"
                     )
             sample["label"], sample["mask"], sample["subject"] = case.label, mask, case.subject
             if self._cued:
-                cue = read_mask(case.cue, case.image, scan) if case.cue else np.zeros(scan.voxels.shape[1:], bool)
+                cue = read_mask(case.cue, case.images[0], scan) if case.cue else np.zeros(scan.voxels.shape[1:], bool)
                 sample["cue"] = torch.from_numpy(cue)
         return sample
 
@@ -134,7 +134,7 @@ class CaseDataModule(LocalizationDataModule):
     @cached_property
     def layout(self) -> Layout:
         """Task and classes of the table; channels and axes of its first image."""
-        shape = read_scan(self.table.cases[0].image).voxels.shape
+        shape = read_image(self.table.cases[0].images).voxels.shape
         return Layout(self.table.task, self.table.classes, channels=shape[0], dims=len(shape) - 1)
 
     def dataset(self, split: Split | Literal["predict"]) -> CaseDataset:

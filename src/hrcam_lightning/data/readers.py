@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Normalization = Literal["zscore", "minmax", "none"]
@@ -73,6 +74,26 @@ def read_scan(path: Path, *, palette: bool = False) -> Scan:
     return scan
 
 
+def read_image(paths: Sequence[Path]) -> Scan:
+    """Read an image of one file, or of several on one grid, which become channels in their order.
+
+    Raises:
+        InputError: If a file cannot be read, is not on the grid of the first, or is in colour beside others.
+    """
+    scans = [read_scan(path) for path in paths]
+    first = scans[0]
+    for path, scan in zip(paths[1:], scans[1:], strict=True):
+        if scan.voxels.shape[1:] != first.voxels.shape[1:]:
+            raise InputError(f"{path} is {_size(scan)}, but {paths[0]} is {_size(first)}: bring channels to one grid")
+        if not _same_affine(scan, first):
+            raise InputError(f"{path} has another affine than {paths[0]}: resample channels to one grid")
+    if len(scans) > 1:
+        for path, scan in zip(paths, scans, strict=True):
+            if len(scan.voxels) > 1:
+                raise InputError(f"{path}: is in colour and joined with others; only grey images can be joined")
+    return Scan(np.concatenate([scan.voxels for scan in scans]), first.affine) if len(scans) > 1 else first
+
+
 def read_mask(path: Path, image_path: Path, scan: Scan) -> Bools:
     """Read the mask of an image: 0 is outside, anything else inside; of a palette picture the numbers count.
 
@@ -86,8 +107,7 @@ def read_mask(path: Path, image_path: Path, scan: Scan) -> Bools:
         raise InputError(
             f"{path}: the mask is {_size(mask)}, but its image {image_path} is {_size(scan)}; resample it to the image"
         )
-    both = mask.affine is not None and scan.affine is not None
-    if both and not np.allclose(mask.affine, scan.affine, atol=1e-3):  # type: ignore[arg-type]
+    if mask.affine is not None and scan.affine is not None and not _same_affine(mask, scan):
         raise InputError(
             f"{path}: the mask has another affine than its image {image_path}; resample it, or mend the header"
         )
@@ -140,6 +160,12 @@ def _read_picture(path: Path, palette: bool) -> Floats:
     except DAMAGED as error:
         raise InputError(f"{path}: cannot be read as a picture, it may be damaged ({_one_line(error)})") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _same_affine(one: Scan, other: Scan) -> bool:
+    if one.affine is None or other.affine is None:
+        return one.affine is other.affine
+    return np.allclose(one.affine, other.affine, atol=1e-3)
 
 
 def _size(scan: Scan) -> str:

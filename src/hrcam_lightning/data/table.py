@@ -29,7 +29,7 @@ class Case:
 
     Attributes:
         name: Unique in the table.
-        image: Image file.
+        images: Image files on one grid, a channel each; mostly one.
         label: Class number, one 0 or 1 a class if multilabel; None where the table has no labels.
         masks: Mask file by class name.
         subject: Who was imaged; a subject is never in two splits.
@@ -38,7 +38,7 @@ class Case:
     """
 
     name: str
-    image: Path
+    images: tuple[Path, ...]
     label: int | tuple[int, ...] | None
     masks: dict[str, Path] = field(default_factory=dict)
     subject: str = ""
@@ -73,8 +73,9 @@ def read_table(
     """Read a table of cases.
 
     Columns: ``image`` and, for anything but prediction, ``label``; where there are any ``mask``, ``split``,
-    ``subject``, ``case``, ``cue`` (mask file of a spurious cue). Paths are relative to the table. A label is a class
-    name or number, several joined by ``|``. A mask is one file, or ``Class=path`` joined by ``|``.
+    ``subject``, ``case``, ``cue`` (mask file of a spurious cue). Paths are relative to the table. An image is one file,
+    or several on one grid joined by ``|``, which become channels. A label is a class name or number, several joined by
+    ``|``. A mask is one file, or ``Class=path`` joined by ``|``.
 
     What `task` and `classes` leave open is taken from a ``dataset.json`` beside the table, else from the labels:
     several in a row make it multilabel, two different ones (or 0 and 1) binary, more multiclass.
@@ -122,8 +123,8 @@ def read_table(
 
 
 def _stem(image: str) -> str:
-    """Name of a case by its image, without the ending that says what kind of file it is."""
-    name = image.replace("\\", "/")
+    """Name of a case by its first image, without the ending that says what kind of file it is."""
+    name = image.partition("|")[0].strip().replace("\\", "/")
     ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES) if name.lower().endswith(ending)), "")
     return name.removesuffix(name[len(name) - len(ending) :]) if ending else name
 
@@ -233,15 +234,16 @@ def _case(
     task: TaskKind | None,
     classes: list[str],
 ) -> Case:
-    if not row["image"]:
+    names = [part.strip() for part in row["image"].split("|")]
+    if not all(names):
         raise InputError(f"{path}, line {line}: the image is empty")
-    image = path.parent / row["image"]
+    images = tuple(path.parent / name for name in names)
     masks = _masks(path, line, row.get("mask", ""), label, task, classes)
     cue = path.parent / row["cue"] if label is not None and row.get("cue") else None
-    for file in (image, *masks.values(), *([cue] if cue else [])):
+    for file in (*images, *masks.values(), *([cue] if cue else [])):
         if not file.is_file():
             raise InputError(f"{path}, line {line}: {file} does not exist; paths are relative to the table")
-    return Case(name, image, label, masks, row.get("subject") or name, row.get("split", ""), cue)
+    return Case(name, images, label, masks, row.get("subject") or name, row.get("split", ""), cue)
 
 
 def _masks(
