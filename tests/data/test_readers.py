@@ -60,12 +60,26 @@ def test_colour_sixteen_bit_palette_and_transparent_pictures(tmp_path: Path) -> 
     assert read_scan(tmp_path / "palette.png").voxels.shape == (3, 5, 4)
 
 
-def test_a_mask_is_whatever_is_not_zero(tmp_path: Path) -> None:
+def test_a_mask_is_zero_and_one_or_the_numbers_that_are_named(tmp_path: Path) -> None:
     image = _nifti(tmp_path / "i.nii", np.ones((3, 3, 2), np.float32))
     data = np.zeros((3, 3, 2), np.uint8)
     data[1, 2, 0], data[0, 0, 1] = 1, 7
-    mask = read_mask(_nifti(tmp_path / "m.nii", data), image, read_scan(image))
-    np.testing.assert_array_equal(mask, data != 0)
+
+    def mask(numbers: NDArray[Any], *values: int) -> NDArray[np.bool_]:
+        return read_mask(_nifti(tmp_path / "m.nii", numbers), image, read_scan(image), values)
+
+    np.testing.assert_array_equal(mask((data == 7).astype(np.uint8)), data == 7)
+    np.testing.assert_array_equal(mask((data == 7) * np.float64(255)), data == 7)
+    np.testing.assert_array_equal(mask(data, 7), data == 7)
+    np.testing.assert_array_equal(mask(data, 7, 1), data > 0)
+    np.testing.assert_array_equal(mask(data, 3), np.zeros(data.shape, bool))
+    for unclear, shown in (
+        (data, "holds 0, 1, 7, not"),
+        (data * 0.5, "holds 0, 0.5, 3.5, not"),
+        (data // 7 * 254 + 1, ""),
+    ):
+        with pytest.raises(InputError, match=rf"m\.nii: the mask {shown}.* as m\.nii=2"):
+            mask(unclear)
 
 
 def test_damaged_and_unfit_files_are_named(tmp_path: Path) -> None:
