@@ -118,9 +118,11 @@ class EpochSampler(Sampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        epoch = self.epoch()
-        order = np.random.default_rng([torch.initial_seed() % 2**63, epoch]).permutation(self.count)
-        yield from (int(index) for index in self.start(epoch) + order)
+        order = self._generator().permutation(self.count)
+        yield from (int(index) for index in self.start(self.epoch()) + order)
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng([torch.initial_seed() % 2**63, self.epoch()])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -140,12 +142,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
         "image": torch.stack([sample["image"] for sample in samples]),
         "case": [sample["case"] for sample in samples],
         "affine": [sample["affine"] for sample in samples],
+        "frame": [sample["frame"] for sample in samples],
     }
     if "label" in first:
         batch["label"] = torch.stack([torch.as_tensor(sample["label"]) for sample in samples])
         batch["mask"] = torch.stack([sample["mask"] for sample in samples])
     if "subject" in first:
         batch["subject"] = [sample["subject"] for sample in samples]
+    if "slice" in first:
+        batch["slice"] = [sample["slice"] for sample in samples]
     if "cue" in first:
         batch["cue"] = torch.stack([sample["cue"] for sample in samples])
     return batch
