@@ -46,10 +46,11 @@ def test_only_the_phantom_module_imports_synth() -> None:
     assert {path.name for path in FILES if "synth" in _roots(path)} == {"phantoms.py"}
 
 
-@pytest.mark.parametrize("library", ["monai", "timm", "safetensors"])
+@pytest.mark.parametrize("library", ["monai", "timm", "safetensors", "pydicom"])
 def test_slow_and_optional_libraries_stand_behind_one_file_and_are_imported_late(library: str) -> None:
     users = [path for path in FILES if library in _roots(path)]
-    assert [path.name for path in users] == [f"{library}.py" if library != "safetensors" else "weights.py"]
+    home = {"safetensors": "weights.py", "pydicom": "dicom.py"}
+    assert [path.name for path in users] == [home.get(library, f"{library}.py")]
     for node in ast.parse(users[0].read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             assert library not in ast.unparse(node).split(".")[0], ast.unparse(node)

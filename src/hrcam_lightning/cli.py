@@ -224,6 +224,9 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message="The dirpath has changed from")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # says again what our own sentence says
+    # Scanners write odd values; what matters of them is checked.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
     HrcamCLI(
         LocalizationTask,
         LocalizationDataModule,

@@ -172,6 +172,7 @@ def test_images_of_different_shape_are_refused_by_name() -> None:
             "image": torch.zeros(1, 4, n),
             "case": f"scan{n}",
             "affine": None,
+            "frame": None,
             "label": 0,
             "mask": torch.zeros(1, 4, n),
         }
@@ -185,25 +186,25 @@ def test_unlabelled_and_empty_splits_are_refused(tiny_set: Path, tmp_path: Path)
     table = tmp_path / "scans.csv"
     image = next((tiny_set / "images").iterdir())
     table.write_text(f"image,split\n{image},train\n")
-    module = CaseDataModule(str(table))
+    module = CaseDataModule(str(table), allow_outside=True)
     with pytest.raises(InputError, match="no case is in the split 'test'"):
         module.dataset("test")
     with pytest.raises(InputError, match="has no column 'label', which all but predict needs"):
         module.dataset("train")
     assert len(module.dataset("predict")) == 1
     with pytest.raises(InputError, match="batch_size is 0"):
-        CaseDataModule(str(table), batch_size=0)
+        CaseDataModule(str(table), allow_outside=True, batch_size=0)
 
 
 def test_prediction_reads_images_alone_whatever_the_labels_hold(tiny_set: Path, tmp_path: Path) -> None:
     table = tmp_path / "scans.csv"
     image = next((tiny_set / "images").iterdir())
     table.write_text(f"image,label,mask\n{image},,no/such/mask.nii\n")
-    module = CaseDataModule(str(table))
+    module = CaseDataModule(str(table), allow_outside=True)
     module.trainer = _trainer(fn="predict", module=SimpleNamespace(task="binary", classes=["lesion"]))
-    assert set(module.dataset("predict")[0]) == {"image", "case", "affine"}
+    assert set(module.dataset("predict")[0]) == {"image", "case", "affine", "frame"}
     assert module.layout.classes is None
-    labelled = CaseDataModule(str(table))
+    labelled = CaseDataModule(str(table), allow_outside=True)
     with pytest.raises(InputError, match="the label is empty"):
         labelled.dataset("test")
 
@@ -213,7 +214,7 @@ def test_a_trained_network_says_what_labels_mean(tiny_set: Path, tmp_path: Path)
     table = tmp_path / "some.csv"
     image = next((tiny_set / "images").iterdir())
     table.write_text(f"image,label\n{image},b\n")
-    module = CaseDataModule(str(table), shares=(0, 0, 1))
+    module = CaseDataModule(str(table), allow_outside=True, shares=(0, 0, 1))
     module.trainer = _trainer(fn="test", module=SimpleNamespace(task="multiclass", classes=["a", "b", "c"]))
     assert module.dataset("test")[0]["label"] == 1
     assert module.layout.task == "multiclass"

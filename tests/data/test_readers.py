@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hrcam_lightning import InputError
-from hrcam_lightning.data.readers import normalize, read_mask, read_scan
+from hrcam_lightning.data.readers import normalize, read_image, read_mask, read_scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,12 +60,26 @@ def test_colour_sixteen_bit_palette_and_transparent_pictures(tmp_path: Path) -> 
     assert read_scan(tmp_path / "palette.png").voxels.shape == (3, 5, 4)
 
 
-def test_a_mask_is_whatever_is_not_zero(tmp_path: Path) -> None:
+def test_a_mask_is_zero_and_one_or_the_numbers_that_are_named(tmp_path: Path) -> None:
     image = _nifti(tmp_path / "i.nii", np.ones((3, 3, 2), np.float32))
     data = np.zeros((3, 3, 2), np.uint8)
     data[1, 2, 0], data[0, 0, 1] = 1, 7
-    mask = read_mask(_nifti(tmp_path / "m.nii", data), image, read_scan(image))
-    np.testing.assert_array_equal(mask, data != 0)
+
+    def mask(numbers: NDArray[Any], *values: int) -> NDArray[np.bool_]:
+        return read_mask(_nifti(tmp_path / "m.nii", numbers), image, read_scan(image), values)
+
+    np.testing.assert_array_equal(mask((data == 7).astype(np.uint8)), data == 7)
+    np.testing.assert_array_equal(mask((data == 7) * np.float64(255)), data == 7)
+    np.testing.assert_array_equal(mask(data, 7), data == 7)
+    np.testing.assert_array_equal(mask(data, 7, 1), data > 0)
+    np.testing.assert_array_equal(mask(data, 3), np.zeros(data.shape, bool))
+    for unclear, shown in (
+        (data, "holds 0, 1, 7, not"),
+        (data * 0.5, "holds 0, 0.5, 3.5, not"),
+        (data // 7 * 254 + 1, ""),
+    ):
+        with pytest.raises(InputError, match=rf"m\.nii: the mask {shown}.* as m\.nii=2"):
+            mask(unclear)
 
 
 def test_damaged_and_unfit_files_are_named(tmp_path: Path) -> None:
@@ -110,6 +124,26 @@ def test_a_mask_off_its_images_grid_is_refused(tmp_path: Path) -> None:
         read_mask(other_shape, image, read_scan(image))
     with pytest.raises(InputError, match="another affine"):
         read_mask(other_affine, image, read_scan(image))
+
+
+def test_files_on_one_grid_become_channels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    paths = [_nifti(tmp_path / f"{n}.nii", one) for n, one in enumerate(data)]
+    np.testing.assert_array_equal(read_image(paths).voxels, data)
+    np.testing.assert_array_equal(read_image(paths[::-1]).voxels, data[::-1])
+    moved = _nifti(tmp_path / "moved.nii", data[0], AFFINE + np.diag([0, 0, 0.01, 0]))
+    small = _nifti(tmp_path / "small.nii", data[0, :3])
+    for other, words in ((moved, "has another affine than"), (small, "is 3 x 5 x 6, but")):
+        with pytest.raises(InputError, match=words) as caught:
+            read_image([paths[0], other])
+        assert str(paths[0]) in str(caught.value)
+        assert str(other) in str(caught.value)
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "rgb.png")
+    assert read_image([tmp_path / "grey.png"] * 2).voxels.shape == (2, 4, 5)
+    with pytest.raises(InputError, match=r"rgb\.png: is in colour and joined with others"):
+        read_image([tmp_path / "grey.png", tmp_path / "rgb.png"])
 
 
 def test_masks_from_pictures_are_exact_or_refused(tmp_path: Path) -> None:

@@ -34,8 +34,18 @@ def test_image_and_label_are_enough(tmp_path: Path) -> None:
     table = read_table(_table(tmp_path, _rows(["normal", "tumour", "normal"])))
     assert (table.task, table.classes) == ("binary", ["tumour"])
     assert _labels(table) == [0, 1, 0]
-    assert table.cases[1].image == tmp_path / "1.png"
+    assert table.cases[1].images == (tmp_path / "1.png",)
     assert table.cases[1].name == table.cases[1].subject == "1"
+
+
+def test_an_image_may_join_several_files(tmp_path: Path) -> None:
+    table = read_table(_table(tmp_path, "image,label\n0.png | 1.png,normal\n2.png|3.png,tumour\n"))
+    assert table.cases[0].images == (tmp_path / "0.png", tmp_path / "1.png")
+    assert [case.name for case in table.cases] == ["0", "2"]
+    with pytest.raises(InputError, match="line 2: the image is empty"):
+        read_table(_table(tmp_path, "image,label\n0.png|,normal\n"))
+    with pytest.raises(InputError, match=r"line 2: .*99\.png does not exist"):
+        read_table(_table(tmp_path, "image,label\n0.png|99.png,normal\n"))
 
 
 def test_zero_and_one_are_a_binary_label(tmp_path: Path) -> None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import warnings
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout, TaskKind
+from hrcam_lightning.data.frame import Frame, Framing, Grid
 from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
-from hrcam_lightning.data.readers import Normalization, normalize, read_mask, read_scan
+from hrcam_lightning.data.readers import Normalization, normalize, read_grid, read_image, read_mask
+from hrcam_lightning.data.slices import Plane, SliceDataset, axis_of, slab
 from hrcam_lightning.data.table import Case, CaseTable, read_table
 from hrcam_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hrcam_lightning.data.scan import Floats
 
 
 class CaseDataset(Dataset[Sample]):
@@ -25,15 +32,28 @@ class CaseDataset(Dataset[Sample]):
         cases: Rows of a table.
         table: The table, for its task and classes.
         normalization: How an image is scaled by its own values.
+        framing: How an image is brought to the network's grid.
+        plane: What the slices of a row with a range of them are.
         cache: Keep what was read in memory; worth it for small images.
     """
 
-    def __init__(self, cases: list[Case], table: CaseTable, normalization: Normalization, cache: bool) -> None:
+    def __init__(
+        self,
+        cases: list[Case],
+        table: CaseTable,
+        normalization: Normalization,
+        framing: Framing,
+        plane: Plane | None,
+        cache: bool,
+    ) -> None:
         self.cases = cases
         self.table = table
         self.normalization: Normalization = normalization
+        self.framing = framing
+        self.plane: Plane | None = plane
         self.cache: dict[int, Sample] | None = {} if cache else None
         self._cued = any(case.cue for case in cases)
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -45,27 +65,62 @@ class CaseDataset(Dataset[Sample]):
             self.cache[index] = self._read(self.cases[index])
         return self.cache[index]
 
+    def image(self, index: int) -> Floats:
+        """The image (C, *S) of a case on the network's grid, not scaled."""
+        case = self.cases[index]
+        scan = read_image(case.images)
+        frame, cut = self._frame(case, Grid(scan.voxels.shape[1:], scan.affine))
+        return frame.image(scan.voxels[:, *cut])
+
+    def grid(self, index: int) -> Grid:
+        """The network's grid of a case, from its header alone."""
+        case = self.cases[index]
+        return self._frame(case, Grid(*read_grid(case.images[0])))[0].grid
+
+    def _frame(self, case: Case, stored: Grid) -> tuple[Frame, tuple[slice, ...]]:
+        """The frame of a case, and which part of the file it is of."""
+        cut: tuple[slice, ...] = ()
+        if case.slices is not None:
+            assert self.plane is not None
+            name = str(case.images[0])
+            cut, stored = slab(stored, axis_of(stored, self.plane, name), case.slices, name)
+        return self.framing.of(stored), cut
+
     def _read(self, case: Case) -> Sample:
-        scan = read_scan(case.image)
+        scan = read_image(case.images)
+        frame, cut = self._frame(case, Grid(scan.voxels.shape[1:], scan.affine))
         sample: Sample = {
-            "image": torch.from_numpy(normalize(scan.voxels, self.normalization)),
+            "image": torch.from_numpy(normalize(frame.image(scan.voxels[:, *cut]), self.normalization)),
             "case": case.name,
-            "affine": scan.affine,
+            "affine": frame.grid.affine,
+            "frame": frame,
         }
         if case.label is not None and self.table.classes is not None:
-            mask = torch.zeros(len(self.table.classes), *scan.voxels.shape[1:], dtype=torch.bool)
+            mask = torch.zeros(len(self.table.classes), *frame.grid.shape, dtype=torch.bool)
             for name, path in case.masks.items():
                 k = self.table.classes.index(name)
-                mask[k] = torch.from_numpy(read_mask(path, case.image, scan))
-                if mask[k].any() and not self._has(case.label, k):
+                stored = read_mask(path, case.images[0], scan, case.numbers.get(name, ()))
+                if stored.any() and not self._has(case.label, k):
                     raise InputError(
                         f"{path}: the mask shows {name}, but the label of {case.name} does not; mend either"
                     )
+                mask[k] = torch.from_numpy(frame.mask(stored[cut]))
+                if stored[cut].any() and not mask[k].any():
+                    self._warn_of_lost(path)
             sample["label"], sample["mask"], sample["subject"] = case.label, mask, case.subject
             if self._cued:
-                cue = read_mask(case.cue, case.image, scan) if case.cue else np.zeros(scan.voxels.shape[1:], bool)
-                sample["cue"] = torch.from_numpy(cue)
+                cue = read_mask(case.cue, case.images[0], scan)[cut] if case.cue else np.zeros(frame.stored.shape, bool)
+                sample["cue"] = torch.from_numpy(frame.mask(cue))
         return sample
+
+    def _warn_of_lost(self, path: Path) -> None:
+        if not self._warned:
+            warnings.warn(
+                f"{path}: all that the mask shows lies outside data.framing.shape; the label is kept, and where the "
+                "finding is counts as not known (further masks of this kind are not mentioned)",
+                stacklevel=2,
+            )
+        self._warned = True
 
     def _has(self, label: int | tuple[int, ...], k: int) -> bool:
         if isinstance(label, tuple):
@@ -74,7 +129,7 @@ class CaseDataset(Dataset[Sample]):
 
 
 class CaseDataModule(LocalizationDataModule):
-    """Cases of a ``cases.csv``: 2D or 3D NIfTI, PNG, JPEG.
+    """Cases of a ``cases.csv``: 2D or 3D NIfTI, PNG, JPEG, TIFF, DICOM; volumes whole or slice by slice.
 
     Args:
         cases: The table. Only ``image`` and ``label`` are needed, for prediction only ``image``.
@@ -84,7 +139,13 @@ class CaseDataModule(LocalizationDataModule):
         shares: Shares of train, val and test where the table has no ``split`` column.
         test_split: Which cases `test` takes.
         predict_split: Which cases `predict` takes.
-        normalization: How an image is scaled by its own values.
+        normalization: How an image is scaled by its own values; a volume as a whole, also where its slices are taken.
+        framing: How images are brought to the network's grid: orientation, spacing, shape.
+        slices: Take the slices of volumes, as 2D images.
+        min_foreground: Share of a slice that must be exceeded by what is not background; others are left out, but not
+            if a mask shows something, and never in prediction.
+        volumes: Volumes whose slices are mixed in training, and that each loader process keeps in memory.
+        allow_outside: Follow paths and links that lead out of the table's folder.
         cache: Keep what was read in memory; worth it for small images.
         batch_size: Cases a batch.
         num_workers: Loader processes.
@@ -100,20 +161,32 @@ class CaseDataModule(LocalizationDataModule):
         test_split: AnySplit = "test",
         predict_split: AnySplit | Literal["all"] = "all",
         normalization: Normalization = "zscore",
+        framing: Framing | None = None,
+        slices: Plane | None = None,
+        min_foreground: float = 0.0,
+        volumes: int = 8,
+        allow_outside: bool = False,
         cache: bool = False,
         batch_size: int = 16,
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
+        if not 0 <= min_foreground < 1:
+            raise InputError(f"data.min_foreground is {min_foreground}, but a share from 0 to below 1 is needed")
+        if volumes < 1:
+            raise InputError(f"data.volumes is {volumes}, but must be at least 1")
         self.path = cases
         self._task: TaskKind | None = task
         self._classes = classes
-        self._read = partial(read_table, Path(cases), negative=negative, shares=shares)
+        self._read = partial(read_table, Path(cases), negative=negative, shares=shares, allow_outside=allow_outside)
         self.test_split = test_split
         self.predict_split = predict_split
         self.normalization: Normalization = normalization
+        self.framing = framing or Framing()
+        self.slices: Plane | None = slices
+        self.min_foreground, self.volumes, self.negative = min_foreground, volumes, negative
         self.cache = cache
-        self._datasets: dict[str, CaseDataset] = {}
+        self._datasets: dict[str, CaseDataset | SliceDataset] = {}
 
     @cached_property
     def table(self) -> CaseTable:
@@ -129,16 +202,20 @@ class CaseDataModule(LocalizationDataModule):
         task = self._task or getattr(module, "task", None)
         classes = self._classes or getattr(module, "classes", None)
         predicting = self.trainer is not None and self.trainer.state.fn == "predict"
-        return self._read(task=task, classes=classes, labelled=not predicting)
+        table = self._read(task=task, classes=classes, labelled=not predicting)
+        if self.slices is None and any(case.slices for case in table.cases):
+            raise InputError(f"{self.path}: has a column 'slices', so say which way they are cut: --data.slices axial")
+        return table
 
     @cached_property
     def layout(self) -> Layout:
         """Task and classes of the table; channels and axes of its first image."""
-        shape = read_scan(self.table.cases[0].image).voxels.shape
-        return Layout(self.table.task, self.table.classes, channels=shape[0], dims=len(shape) - 1)
+        shape = read_image(self.table.cases[0].images).voxels.shape
+        dims = len(shape) - 1 if self.slices is None else 2
+        return Layout(self.table.task, self.table.classes, channels=shape[0], dims=dims)
 
-    def dataset(self, split: Split | Literal["predict"]) -> CaseDataset:
-        """The cases of a split; the same object each time, so that its cache lasts.
+    def dataset(self, split: Split | Literal["predict"]) -> CaseDataset | SliceDataset:
+        """The cases of a split, or their slices; the same object each time, so that its cache lasts.
 
         Raises:
             InputError: If there are none, or if they have no labels.
@@ -150,23 +227,31 @@ class CaseDataModule(LocalizationDataModule):
                 raise InputError(
                     f"{self.path}: no case is in the split '{wanted}'; give a column 'split', or more cases"
                 )
+            if split != "predict" and self.table.task is None:
+                raise InputError(f"{self.path}: has no column 'label', which all but predict needs")
+            made = CaseDataset(cases, self.table, self.normalization, self.framing, self.slices, self.cache)
+            self._datasets[split] = made if self.slices is None else self._sliced(made, split)
             if split != "predict":
-                self._check_labels(cases, wanted)
-            self._datasets[split] = CaseDataset(cases, self.table, self.normalization, self.cache)
+                dataset = self._datasets[split]
+                labels = dataset.labels if isinstance(dataset, SliceDataset) else [case.label for case in cases]
+                self._warn_of_one_class(labels, wanted)
         return self._datasets[split]
 
     def training_order(self) -> EpochSampler:
-        """Every training case once an epoch."""
-        return EpochSampler(len(self.dataset("train")), self._epoch)
+        """Every training case once an epoch; slices so that few volumes are asked for at a time."""
+        dataset = self.dataset("train")
+        return (
+            dataset.order(self._epoch) if isinstance(dataset, SliceDataset) else EpochSampler(len(dataset), self._epoch)
+        )
 
-    def _check_labels(self, cases: list[Case], split: str) -> None:
-        if self.table.task is None:
-            raise InputError(f"{self.path}: has no column 'label', which all but predict needs")
-        if self.table.task == "binary":
-            found = {case.label for case in cases}
-            if len(found) == 1:
-                name = self.table.classes[0] if found == {1} and self.table.classes else "negative"
-                warnings.warn(
-                    f"{self.path}: every case of the split '{split}' is {name}; AUROC is undefined there",
-                    stacklevel=3,
-                )
+    def _sliced(self, made: CaseDataset, split: str) -> SliceDataset:
+        assert self.slices is not None
+        whole = split == "predict"
+        return SliceDataset(made, self.slices, self.min_foreground, self.negative, self.volumes, whole=whole)
+
+    def _warn_of_one_class(self, labels: Sequence[object], split: str) -> None:
+        if self.table.task == "binary" and len(set(labels)) == 1:
+            name = self.table.classes[0] if 1 in labels and self.table.classes else "negative"
+            warnings.warn(
+                f"{self.path}: every case of the split '{split}' is {name}; AUROC is undefined there", stacklevel=3
+            )

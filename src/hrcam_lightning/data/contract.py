@@ -9,7 +9,26 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from hrcam_lightning.data.frame import Frame
+
 TaskKind = Literal["binary", "multiclass", "multilabel"]
+
+
+@dataclass(frozen=True)
+class SlicePlace:
+    """Which slice of which volume an image is.
+
+    Attributes:
+        case: Name of the volume.
+        axis: Axis of the framed volume that the slices follow one another on.
+        index: Which slice, counted from 0 along that axis.
+        count: How many slices the framed volume has.
+    """
+
+    case: str
+    axis: int
+    index: int
+    count: int
 
 
 class Batch(TypedDict):
@@ -22,7 +41,10 @@ class Batch(TypedDict):
         case: Names, unique within a data set.
         subject: Who was imaged, a name a case; without it each case is a subject.
         cue: (B, *S) bool, where a spurious cue is; only of data that have one.
-        affine: Voxel to millimetres, one 4×4 a case; None for pictures, which have no place in space.
+        affine: Voxel to millimetres, one 4×4 a case; None for pictures, which have no place in space. Of a slice, the
+            two axes of the slice come first.
+        frame: The way from each file's grid to the image's and back; of a slice, its volume's.
+        slice: Where each image lies in its volume; only of data that are slices.
     """
 
     image: Tensor
@@ -32,6 +54,8 @@ class Batch(TypedDict):
     subject: NotRequired[list[str]]
     cue: NotRequired[Tensor]
     affine: list[np.ndarray[tuple[int, int], np.dtype[np.float64]] | None]
+    frame: list[Frame]
+    slice: NotRequired[list[SlicePlace]]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -60,6 +60,14 @@ class LocalizationDataModule(LightningDataModule, ABC):
     @abstractmethod
     def training_order(self) -> EpochSampler:
         """The order in which the training cases are visited."""
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors. Lightning would walk into the frames too, and refuse them, for they cannot be changed."""
+        moved = {
+            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+        return cast("Batch", moved)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training cases, in another order each epoch."""
@@ -118,9 +126,11 @@ class EpochSampler(Sampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        epoch = self.epoch()
-        order = np.random.default_rng([torch.initial_seed() % 2**63, epoch]).permutation(self.count)
-        yield from (int(index) for index in self.start(epoch) + order)
+        order = self._generator().permutation(self.count)
+        yield from (int(index) for index in self.start(self.epoch()) + order)
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng([torch.initial_seed() % 2**63, self.epoch()])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -140,12 +150,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
         "image": torch.stack([sample["image"] for sample in samples]),
         "case": [sample["case"] for sample in samples],
         "affine": [sample["affine"] for sample in samples],
+        "frame": [sample["frame"] for sample in samples],
     }
     if "label" in first:
         batch["label"] = torch.stack([torch.as_tensor(sample["label"]) for sample in samples])
         batch["mask"] = torch.stack([sample["mask"] for sample in samples])
     if "subject" in first:
         batch["subject"] = [sample["subject"] for sample in samples]
+    if "slice" in first:
+        batch["slice"] = [sample["slice"] for sample in samples]
     if "cue" in first:
         batch["cue"] = torch.stack([sample["cue"] for sample in samples])
     return batch

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout
+from hrcam_lightning.data.frame import Framing, Grid
 from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.readers import Normalization, normalize
 from hrcam_lightning.errors import InputError
@@ -62,6 +63,7 @@ class PhantomDataset(Dataset[Sample]):
             "mask": torch.from_numpy(case.masks),
             "case": case.name,
             "affine": case.affine,
+            "frame": Framing().of(Grid(case.image.shape, case.affine)),
         }
         if self.phantoms.spec.cue is not None:
             cue = np.zeros(case.image.shape, bool) if case.cue is None else case.cue

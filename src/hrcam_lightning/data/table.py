@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from hrcam_lightning.data.contract import TaskKind
-from hrcam_lightning.data.readers import PICTURES
+from hrcam_lightning.data.readers import DICOM, PICTURES
+from hrcam_lightning.data.rows import file_of, mask_numbers, read_rows, slice_range
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,21 +29,25 @@ class Case:
 
     Attributes:
         name: Unique in the table.
-        image: Image file.
+        images: Image files on one grid, a channel each; mostly one.
         label: Class number, one 0 or 1 a class if multilabel; None where the table has no labels.
         masks: Mask file by class name.
+        numbers: Numbers that stand for the class in its mask file; those of a plain mask are not listed.
         subject: Who was imaged; a subject is never in two splits.
         split: ``train``, ``val`` or ``test``.
         cue: Mask file of a spurious cue.
+        slices: The first slice and the one behind the last, of which the case consists; None for all.
     """
 
     name: str
-    image: Path
+    images: tuple[Path, ...]
     label: int | tuple[int, ...] | None
     masks: dict[str, Path] = field(default_factory=dict)
     subject: str = ""
     split: str = ""
     cue: Path | None = None
+    numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    slices: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,15 @@ def read_table(
     shares: Sequence[float] = (0.7, 0.15, 0.15),
     *,
     labelled: bool = True,
+    allow_outside: bool = False,
 ) -> CaseTable:
     """Read a table of cases.
 
     Columns: ``image`` and, for anything but prediction, ``label``; where there are any ``mask``, ``split``,
-    ``subject``, ``case``, ``cue`` (mask file of a spurious cue). Paths are relative to the table. A label is a class
-    name or number, several joined by ``|``. A mask is one file, or ``Class=path`` joined by ``|``.
+    ``subject``, ``case``, ``cue`` (mask file of a spurious cue), ``slices`` (``0:60``: the case is these slices of the
+    file). Paths are relative to the table. An image is one file, or several on one grid joined by ``|``, which become
+    channels. A label is a class name or number, several joined by ``|``. A mask is one file, or ``Class=path`` joined
+    by ``|``; ``path=1+4`` says which numbers in it are the class.
 
     What `task` and `classes` leave open is taken from a ``dataset.json`` beside the table, else from the labels:
     several in a row make it multilabel, two different ones (or 0 and 1) binary, more multiclass.
@@ -87,11 +94,12 @@ def read_table(
         shares: Shares of train, val and test where the table has no ``split`` column: by subject, in the order of a
             hash of its name, each label apart, so that the same table is always split alike.
         labelled: Read labels and masks; prediction does without, whatever they hold.
+        allow_outside: Follow paths and links that lead out of the table's folder.
 
     Raises:
         InputError: If the table cannot be used; names the row.
     """
-    rows = _read_rows(path)
+    rows = read_rows(path)
     header = rows[0][1].keys()
     if "image" not in header:
         raise InputError(f"{path}: has no column 'image', only {', '.join(header)}; 'image' and 'label' are needed")
@@ -110,10 +118,10 @@ def read_table(
         task = kind
     else:
         task = None
-    stems = [_stem(row["image"]) for _, row in rows]
+    stems = [_stem(row) for _, row in rows]
     unique = len(set(stems)) == len(stems)
     cases = [
-        _case(path, line, row, row.get("case") or (stem if unique else row["image"]), label, task, names)
+        _case(path, line, row, row.get("case") or (stem if unique else row["image"]), label, task, names, allow_outside)
         for (line, row), stem, label in zip(rows, stems, encoded, strict=True)
     ]
     _refuse_doubles(path, cases)
@@ -121,28 +129,14 @@ def read_table(
     return CaseTable(tuple(cases), task, names or None)
 
 
-def _stem(image: str) -> str:
-    """Name of a case by its image, without the ending that says what kind of file it is."""
-    name = image.replace("\\", "/")
-    ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES) if name.lower().endswith(ending)), "")
-    return name.removesuffix(name[len(name) - len(ending) :]) if ending else name
-
-
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows with the number of the line that they end on."""
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), restval="")
-        rows = []
-        for row in reader:
-            values = {key.strip(): (value or "").strip() for key, value in row.items() if key}
-            rows.append((reader.line_num, values))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give a table of cases with --data.cases") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    if not rows:
-        raise InputError(f"{path}: holds no cases; the first line names the columns, each further line is a case")
-    return rows
+def _stem(row: dict[str, str]) -> str:
+    """Name of a case by its first image, without the ending that says what kind of file it is."""
+    name = row["image"].partition("|")[0].strip().replace("\\", "/")
+    found = re.fullmatch(r"(.*?)(?:#(\d+))?", name)
+    name, number = (found[1], found[2]) if found else (name, None)
+    ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES, *DICOM) if name.lower().endswith(ending)), "")
+    parts = [name[: len(name) - len(ending)], number, row.get("slices", "").replace(":", "-")]
+    return "_".join(part for part in parts if part)
 
 
 def _read_label(path: Path, line: int, text: str, negative: str) -> list[str]:
@@ -232,16 +226,27 @@ def _case(
     label: int | tuple[int, ...] | None,
     task: TaskKind | None,
     classes: list[str],
+    allow_outside: bool,
 ) -> Case:
-    if not row["image"]:
+    texts = [part.strip() for part in row["image"].split("|")]
+    if not all(texts):
         raise InputError(f"{path}, line {line}: the image is empty")
-    image = path.parent / row["image"]
-    masks = _masks(path, line, row.get("mask", ""), label, task, classes)
-    cue = path.parent / row["cue"] if label is not None and row.get("cue") else None
-    for file in (image, *masks.values(), *([cue] if cue else [])):
-        if not file.is_file():
-            raise InputError(f"{path}, line {line}: {file} does not exist; paths are relative to the table")
-    return Case(name, image, label, masks, row.get("subject") or name, row.get("split", ""), cue)
+
+    def file(text: str) -> Path:
+        return file_of(path, line, text, allow_outside=allow_outside)
+
+    masks = {key: mask_numbers(text) for key, text in _masks(path, line, row.get("mask", ""), label, task, classes)}
+    return Case(
+        name,
+        tuple(file(text) for text in texts),
+        label,
+        {key: file(text) for key, (text, _) in masks.items()},
+        row.get("subject") or name,
+        row.get("split", ""),
+        file(row["cue"]) if label is not None and row.get("cue") else None,
+        {key: numbers for key, (_, numbers) in masks.items() if numbers},
+        slice_range(path, line, row.get("slices", "")),
+    )
 
 
 def _masks(
@@ -251,11 +256,11 @@ def _masks(
     label: int | tuple[int, ...] | None,
     task: TaskKind | None,
     classes: list[str],
-) -> dict[str, Path]:
+) -> list[tuple[str, str]]:
     if not text or label is None:
-        return {}
+        return []
     present = _present(label, task, classes)
-    masks: dict[str, Path] = {}
+    masks: dict[str, str] = {}
     for part in (part.strip() for part in text.split("|")):
         name, sign, file = part.partition("=")
         if not sign or name not in classes:
@@ -267,8 +272,8 @@ def _masks(
             name, file = (present or classes)[0], part
         if name in masks:
             raise InputError(f"{path}, line {line}: two masks for class {name}; join them into one file")
-        masks[name] = path.parent / file.strip()
-    return masks
+        masks[name] = file.strip()
+    return list(masks.items())
 
 
 def _present(label: int | tuple[int, ...], task: TaskKind | None, classes: list[str]) -> list[str]:
