@@ -118,7 +118,8 @@ def read_table(
     else:
         task = None
     stems = [
-        _stem(row["image"]) + ("_" + row["slices"].replace(":", "-") if row.get("slices") else "") for _, row in rows
+        image_stem(row["image"]) + ("_" + row["slices"].replace(":", "-") if row.get("slices") else "")
+        for _, row in rows
     ]
     unique = len(set(stems)) == len(stems)
     cases = [
@@ -130,7 +131,7 @@ def read_table(
     return CaseTable(tuple(cases), task, names or None)
 
 
-def _stem(image: str) -> str:
+def image_stem(image: str) -> str:
     """Name of a case by its first image, without the ending that says what kind of file it is."""
     name = image.partition("|")[0].strip().replace("\\", "/")
     ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES, *DICOM) if name.lower().endswith(ending)), "")
