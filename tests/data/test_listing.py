@@ -57,7 +57,7 @@ def test_a_glob_matches_files_and_folders(scans: Path) -> None:
 def test_a_scan_that_is_named_is_taken_whatever_it_is_called(scans: Path) -> None:
     assert _found(scans / "b/1.png") == {"1": "1.png"}
     assert _found(scans / "a/1_mask.nii.gz") == {"1_mask": "1_mask.nii.gz"}
-    assert _found(scans / "b/1.png#0") == {"1.png#0": "1.png#0"}
+    assert _found(scans / "b/1.png#0") == {"1_0": "1.png#0"}
 
 
 def test_what_is_a_table(scans: Path) -> None:

@@ -81,7 +81,8 @@ class SliceDataset(Dataset[Sample]):
                 self._add_chosen(number, min_foreground)
         if not self.places:
             raise InputError("no slice is left; lower data.min_foreground, or look at the masks and labels")
-        self._warn_of_inherited()
+        if not whole:
+            self._warn_of_inherited()
 
     def __len__(self) -> int:
         return len(self.places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -117,10 +118,7 @@ def read_table(
         task = kind
     else:
         task = None
-    stems = [
-        image_stem(row["image"]) + ("_" + row["slices"].replace(":", "-") if row.get("slices") else "")
-        for _, row in rows
-    ]
+    stems = [_stem(row) for _, row in rows]
     unique = len(set(stems)) == len(stems)
     cases = [
         _case(path, line, row, row.get("case") or (stem if unique else row["image"]), label, task, names, allow_outside)
@@ -131,11 +129,19 @@ def read_table(
     return CaseTable(tuple(cases), task, names or None)
 
 
+def _stem(row: dict[str, str]) -> str:
+    """Name of a case by its first image and its slices."""
+    parts = [image_stem(row["image"].partition("|")[0].strip()), row.get("slices", "").replace(":", "-")]
+    return "_".join(part for part in parts if part)
+
+
 def image_stem(image: str) -> str:
-    """Name of a case by its first image, without the ending that says what kind of file it is."""
-    name = image.partition("|")[0].strip().replace("\\", "/")
+    """A path without the ending that says what kind of file it is; the number of ``#3`` joins it by ``_``."""
+    name = image.replace("\\", "/")
+    found = re.fullmatch(r"(.*?)(?:#(\d+))?", name)
+    name, number = (found[1], found[2]) if found else (name, None)
     ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES, *DICOM) if name.lower().endswith(ending)), "")
-    return name.removesuffix(name[len(name) - len(ending) :]) if ending else name
+    return "_".join(part for part in (name[: len(name) - len(ending)], number) if part)
 
 
 def _read_label(path: Path, line: int, text: str, negative: str) -> list[str]:

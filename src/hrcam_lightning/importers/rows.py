@@ -66,7 +66,7 @@ def write_table(path: Path, rows: Sequence[Row], *, overwrite: bool) -> None:
     if doubles:
         raise InputError(f"{path}: two cases would be called '{doubles[0]}'; rename one of their files")
     drawn = save_masks(path.with_name(f"{path.stem}_masks"), {row.name: row.masks for row in rows})
-    written = [_written(path.parent, row, drawn[row.name]) for row in rows]
+    written = _written(path.parent, rows, drawn)
     known = [name for name in COLUMNS if any(row[name] for row in written)]
     write_csv(path, [{name: row[name] for name in known} for row in written], known)
 
@@ -101,7 +101,8 @@ def show(path: Path, rows: Sequence[Row], *, multilabel: bool) -> None:
     command = f"hrcam fit --data CaseDataModule --data.cases {path}"
     if multilabel and all(len(row.labels) < 2 for row in rows):
         command += " --data.task multilabel"
-    if any(_relative(file, path.parent).startswith("../") for row in rows for file in row.images):
+    folders = {file.parent for row in rows for file in row.images}
+    if any(Path(os.path.relpath(folder, path.parent)).parts[:1] == ("..",) for folder in folders):
         command += " --data.allow_outside true"
     console.print(f"Next: {command}", highlight=False, soft_wrap=True)
 
@@ -149,22 +150,28 @@ def carve(rows: Sequence[Row], share: float) -> list[Row]:
     ]
 
 
-def _written(folder: Path, row: Row, masks: dict[str, Path]) -> dict[str, str]:
-    return {
-        "image": "|".join(_relative(path, folder) for path in row.images),
-        "label": "|".join(row.labels) or NEGATIVE,
-        "mask": "|".join(
-            f"{name}={_relative(path, folder)}" if len(row.labels) > 1 else _relative(path, folder)
-            for name, path in masks.items()
-        ),
-        "split": row.split,
-        "subject": row.subject,
-        "case": row.name,
-    }
+def _written(start: Path, rows: Sequence[Row], masks: Mapping[str, Mapping[str, Path]]) -> list[dict[str, str]]:
+    """Rows as texts, paths relative to a folder."""
+    ways: dict[Path, Path] = {}  # of a hundred thousand images in a dozen folders
 
+    def way(path: Path) -> str:
+        if path.parent not in ways:
+            ways[path.parent] = Path(os.path.relpath(path.parent, start))
+        found = (ways[path.parent] / path.name).as_posix()
+        if "|" in found:
+            raise InputError(f"{path}: the sign '|' joins paths in a table; rename the file")
+        return found
 
-def _relative(path: Path, folder: Path) -> str:
-    found = Path(os.path.relpath(path, folder)).as_posix()
-    if "|" in found:
-        raise InputError(f"{path}: the sign '|' joins paths in a table; rename the file")
-    return found
+    return [
+        {
+            "image": "|".join(way(path) for path in row.images),
+            "label": "|".join(row.labels) or NEGATIVE,
+            "mask": "|".join(
+                f"{name}={way(path)}" if len(row.labels) > 1 else way(path) for name, path in masks[row.name].items()
+            ),
+            "split": row.split,
+            "subject": row.subject,
+            "case": row.name,
+        }
+        for row in rows
+    ]
