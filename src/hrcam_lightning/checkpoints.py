@@ -21,6 +21,8 @@ SWITCHES = (
     "consistency_ramp",
     "views",
     "view_averaging",
+    "window",
+    "window_overlap",
     "optimizer",
     "lr_scheduler",
     "stop_rate",

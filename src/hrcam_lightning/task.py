@@ -30,6 +30,7 @@ from hrcam_lightning.views import (
     largest_shifts,
     spacing_of,
 )
+from hrcam_lightning.windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +73,9 @@ class LocalizationTask(LightningModule):
             network learns to agree before it has anything to agree on.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
+        window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
+            image at once if not given. Memory then follows the window. See `hrcam_lightning.windows`.
+        window_overlap: Share by which neighbouring windows overlap, at least.
         optimizer: Makes the optimiser from the parameters.
         lr_scheduler: ``constant``, ``cosine`` or ``one_cycle`` over the whole run, or makes a torch scheduler from the
             optimiser, stepped at every epoch; ``ReduceLROnPlateau`` watches ``val/loss``.
@@ -98,6 +102,8 @@ class LocalizationTask(LightningModule):
         consistency_ramp: float = 0.4,
         views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_averaging: bool = True,
+        window: list[int] | None = None,
+        window_overlap: float = 0.5,
         optimizer: Callable[[Any], Optimizer] = AdamW,
         lr_scheduler: Schedule | Callable[[Optimizer], LRScheduler] = "one_cycle",
         stop_rate: float = 0.0,
@@ -121,6 +127,7 @@ class LocalizationTask(LightningModule):
         self.resampling: Resampling = resampling
         self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
         self.view_averaging = view_averaging
+        self.window, self.window_overlap = window, window_overlap
         self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
         self.weights, self.freeze_backbone, self.freeze_statistics = weights, freeze == "backbone", freeze_statistics
         self.model: LocalizationModel | None = None
@@ -170,6 +177,8 @@ class LocalizationTask(LightningModule):
         if self.freeze_backbone:
             backbone.requires_grad_(requires_grad=False)
         # Map values from which a lesion counts as found; set on validation cases, kept in the checkpoint.
+        if self.window is not None:
+            Windows(self.model, tuple(self.window), self.window_overlap)  # says at once what does not fit
         self.register_buffer("thresholds", torch.full((len(self.classes),), torch.nan))
 
     @property
@@ -219,10 +228,14 @@ class LocalizationTask(LightningModule):
             self.network.backbone.eval()
 
     def forward(self, images: Tensor) -> LocalizationOutput:
-        """Logits and maps of images (B, C, *S), averaged over flips in evaluation if asked for."""
-        if self.view_averaging and not self.training:
-            return average_views(self.network, images, flip_views(images.ndim - 2))
-        return self.network(images)  # type: ignore[no-any-return]
+        """Logits and maps of images (B, C, *S), in evaluation through windows and averaged over flips if asked for."""
+        if self.training:
+            return self.network(images)  # type: ignore[no-any-return]
+        windowed = self.window is not None
+        look = Windows(self.network, tuple(self.window or ()), self.window_overlap) if windowed else self.network
+        if self.view_averaging:
+            return average_views(look, images, flip_views(images.ndim - 2))
+        return look(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of the batch and, with `consistency`, of a view of it, plus their disagreement."""

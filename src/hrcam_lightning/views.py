@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.geometry import Level
     from hrcam_lightning.model import LocalizationModel, LocalizationOutput
+    from hrcam_lightning.windows import Windows
 
 ViewKind = Literal["flip", "rotation", "shift"]
 
@@ -163,11 +164,11 @@ def disagreement(maps: Tensor, others: Tensor, keep: Tensor) -> Tensor:
     return (difference / (first.square().sum(-1) + second.square().sum(-1))).mean()
 
 
-def average_views(model: LocalizationModel, images: Tensor, views: Sequence[View]) -> LocalizationOutput:
+def average_views(model: LocalizationModel | Windows, images: Tensor, views: Sequence[View]) -> LocalizationOutput:
     """Maps averaged over views, and the logits that the averaged maps pool to.
 
     Args:
-        model: Applied once a view.
+        model: Applied once a view; a network, or one that looks through windows.
         images: (B, C, *S).
         views: The first one must be the identity: the level maps are its.
     """

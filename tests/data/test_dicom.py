@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -23,6 +23,7 @@ from hrcam_lightning import InputError
 from hrcam_lightning.data.readers import read_grid, read_image, read_scan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def _save(path: Path, pixels: NDArray[Any], **values: Any) -> Path:
     return path
 
 
-def _place(orientation: list[float], position: NDArray[Any]) -> dict[str, Any]:
+def _place(orientation: Sequence[float], position: NDArray[Any]) -> dict[str, Any]:
     as_text = [f"{value:.9g}" for value in orientation]
     return {
         "ImageOrientationPatient": as_text,
@@ -75,7 +76,7 @@ def _place(orientation: list[float], position: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def _series(folder: Path, orientation: list[float], at: list[float], drift: float = 0.0) -> NDArray[np.int16]:
+def _series(folder: Path, orientation: Sequence[float], at: Sequence[float], drift: float = 0.0) -> NDArray[np.int16]:
     """A series whose files are named in no order; its pixels (N, H, W) from the first slice along the normal on."""
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(-500, 2000, (len(at), 4, 6)).astype(np.int16)
@@ -95,7 +96,7 @@ def _world(scan: Scan, voxel: tuple[int, int, int]) -> NDArray[Any]:
 @pytest.mark.parametrize(
     "orientation", [AXIAL, SAGITTAL, CORONAL, OBLIQUE], ids=["axial", "sagittal", "coronal", "oblique"]
 )
-def test_every_pixel_of_a_series_lies_where_its_headers_say(tmp_path: Path, orientation: list[float]) -> None:
+def test_every_pixel_of_a_series_lies_where_its_headers_say(tmp_path: Path, orientation: Sequence[float]) -> None:
     at = [0, 2.5, 5, 7.5, 10]
     pixels = _series(tmp_path / "s", orientation, at)
     scan = read_scan(tmp_path / "s")
@@ -108,7 +109,7 @@ def test_every_pixel_of_a_series_lies_where_its_headers_say(tmp_path: Path, orie
         np.testing.assert_allclose(_world(scan, (column, 3 - row, k)), lps * [-1, -1, 1], atol=1e-5)
     shape, affine = read_grid(tmp_path / "s")
     assert shape == scan.voxels.shape[1:]
-    np.testing.assert_array_equal(affine, scan.affine)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(affine, scan.affine)
     assert scan.affine is not None
     nib.save(nib.Nifti1Image(scan.voxels[0], scan.affine), tmp_path / "same.nii")  # type: ignore[no-untyped-call]
     both = read_image([tmp_path / "s", tmp_path / "same.nii"])  # one grid
@@ -117,10 +118,10 @@ def test_every_pixel_of_a_series_lies_where_its_headers_say(tmp_path: Path, orie
 
 def test_an_axial_series_has_the_affine_that_one_writes_down_by_hand(tmp_path: Path) -> None:
     _series(tmp_path / "s", AXIAL, [0, 3])
-    affine = [[-0.75, 0, 0, -10], [0, 0.5, 0, 20 - 3 * 0.5], [0, 0, 3, 30], [0, 0, 0, 1]]
+    affine = np.array([[-0.75, 0, 0, -10], [0, 0.5, 0, 20 - 3 * 0.5], [0, 0, 3, 30], [0, 0, 0, 1]])
     np.testing.assert_allclose(read_scan(tmp_path / "s").affine, affine)  # type: ignore[arg-type]
     _series(tmp_path / "tilted", AXIAL, [0, 3, 6], drift=0.5)  # the gantry leans: slices move to the back
-    affine[1][2] = -0.5
+    affine[1, 2] = -0.5
     np.testing.assert_allclose(read_scan(tmp_path / "tilted").affine, affine)  # type: ignore[arg-type]
 
 
@@ -160,14 +161,14 @@ def _functional(values: dict[str, dict[str, Any]]) -> Dataset:
         item = Dataset()
         for name, value in pairs.items():
             setattr(item, name, value)
-        setattr(group, sequence, Sequence([item]))
+        setattr(group, sequence, Items([item]))
     return group
 
 
-def _enhanced(path: Path, pixels: NDArray[Any], heights: list[float]) -> Path:
+def _enhanced(path: Path, pixels: NDArray[Any], heights: Sequence[float]) -> Path:
     """A multi-frame file whose frames say their own place and slope."""
-    shared = {"PlaneOrientationSequence": {"ImageOrientationPatient": AXIAL}}
-    shared["PixelMeasuresSequence"] = {"PixelSpacing": ["0.5", "0.75"], "SliceThickness": "9"}  # type: ignore[dict-item]
+    shared: dict[str, dict[str, Any]] = {"PlaneOrientationSequence": {"ImageOrientationPatient": AXIAL}}
+    shared["PixelMeasuresSequence"] = {"PixelSpacing": ["0.5", "0.75"], "SliceThickness": "9"}
     frames = [
         _functional({
             "PlanePositionSequence": {"ImagePositionPatient": [10, -20, z]},
@@ -175,8 +176,8 @@ def _enhanced(path: Path, pixels: NDArray[Any], heights: list[float]) -> Path:
         })
         for k, z in enumerate(heights)
     ]  # fmt: skip
-    groups = {"PerFrameFunctionalGroupsSequence": Sequence(frames)}
-    groups["SharedFunctionalGroupsSequence"] = Sequence([_functional(shared)])
+    groups = {"PerFrameFunctionalGroupsSequence": Items(frames)}
+    groups["SharedFunctionalGroupsSequence"] = Items([_functional(shared)])
     return _save(path, pixels, **groups)
 
 

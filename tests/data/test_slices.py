@@ -10,9 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from hrcam_lightning import InputError
-from hrcam_lightning.data import CaseDataModule
+from hrcam_lightning.data import CaseDataModule, readers
 from hrcam_lightning.data.contract import SlicePlace
 from hrcam_lightning.data.frame import Framing, Grid
 from hrcam_lightning.data.slices import SliceDataset, VolumeOrder, axis_of, foreground, slab, slice_affine
@@ -77,10 +78,9 @@ def test_the_plane_is_found_by_the_affine(tmp_path: Path, plane: Plane, las: int
 
 
 def test_an_oblique_volume_is_cut_across_the_nearest_axis() -> None:
-    turned = nib.affines.from_matvec(  # type: ignore[attr-defined]
-        nib.eulerangles.euler2mat(0.3, 0.2, 0.1) @ PSR[:3, :3],
-        [1, 2, 3],  # type: ignore[attr-defined]
-    )
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("zyx", [0.3, 0.2, 0.1]).as_matrix()
+    turned = turn @ PSR
     assert [axis_of(Grid((3, 4, 5), turned), plane, "") for plane in ("sagittal", "coronal", "axial")] == [2, 0, 1]
     np.testing.assert_allclose(slice_affine(turned, 0, 2) @ [3, 4, 0, 1], turned @ [2, 3, 4, 1])
 
@@ -92,8 +92,8 @@ def test_a_framed_volume_is_cut_and_its_lesion_keeps_its_place(tmp_path: Path) -
     made = _slices(
         _module(tmp_path, [f"{files[0]},sick,{files[1]},train"], framing=Framing(orientation="RAS", shape=[10, 4, 9]))
     )
-    (index,) = np.flatnonzero(made.labels)
-    sample = made[int(index)]
+    (index,) = [n for n, label in enumerate(made.labels) if label]
+    sample = made[index]
     (spot,) = np.argwhere(sample["image"][0].numpy() == 99)
     np.testing.assert_array_equal(np.argwhere(sample["mask"][0].numpy()), [spot])
     np.testing.assert_allclose(sample["affine"] @ [*spot, 0, 1], PSR @ [2, 3, 4, 1])
@@ -203,20 +203,18 @@ def test_an_epoch_sees_each_slice_once_in_an_order_by_seed_alone(tmp_path: Path,
 
 
 def test_each_volume_is_read_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hrcam_lightning.data import cases
-
     rows = [f"{_save(tmp_path / f'{n}.nii', _volume(n))},{'sick' if n % 2 else 'normal'},,train" for n in range(7)]
     module = _module(tmp_path, rows, volumes=2)
     with pytest.warns(UserWarning, match="inherit"):
         made = _slices(module)
     read: Counter[str] = Counter()
-    original = cases.read_image
+    original = readers.read_image
 
     def counted(paths: tuple[Path, ...]) -> Any:
         read[paths[0].name] += 1
         return original(paths)
 
-    monkeypatch.setattr(cases, "read_image", counted)
+    monkeypatch.setattr("hrcam_lightning.data.cases.read_image", counted)
     order = list(module.training_order())
     for index in order:
         made[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -60,6 +60,14 @@ class LocalizationDataModule(LightningDataModule, ABC):
     @abstractmethod
     def training_order(self) -> EpochSampler:
         """The order in which the training cases are visited."""
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors. Lightning would walk into the frames too, and refuse them, for they cannot be changed."""
+        moved = {
+            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+        return cast("Batch", moved)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training cases, in another order each epoch."""
