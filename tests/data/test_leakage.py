@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from tests.command_line import CASES, SMALL, error_of, save
 from tests.importers.trees import picture
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -37,7 +38,7 @@ def _check(folder: Path, *rows: str, header: str = "image,label,split,case") -> 
 
 
 @pytest.fixture
-def _no_warning() -> object:
+def _no_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
@@ -125,10 +126,19 @@ def test_slices_of_one_volume_may_be_apart(folder: Path) -> None:
         _check(folder, "v.nii.gz,1,0:10,train,a", "v.nii.gz,1,19:30,train,b", "w.nii.gz,1,10:20,test,c", header=header)
     with pytest.raises(InputError, match=r"'a' \(train\) and 'c' \(test\)"):  # a long range, over a short one
         _check(folder, "v.nii.gz,1,0:40,train,a", "v.nii.gz,1,5:6,train,b", "v.nii.gz,1,30:31,test,c", header=header)
+    with pytest.raises(InputError, match=r"'b' \(train\) and 'c' \(test\)"):  # one range behind another
+        _check(folder, "v.nii.gz,1,0:5,train,a", "v.nii.gz,1,5:40,train,b", "v.nii.gz,1,20:21,test,c", header=header)
     with pytest.raises(InputError, match="are the same image"):  # the whole volume, and slices of it
         _check(folder, "v.nii.gz,1,,train,a", "v.nii.gz,1,10:20,test,c", header=header)
     with pytest.warns(UserWarning, match="counts twice"):
         _check(folder, "v.nii.gz,1,0:10,train,a", "v.nii.gz,1,9:20,train,b", header=header)
+
+
+@pytest.mark.usefixtures("_no_warning")
+def test_empty_files_are_left_to_the_reader(folder: Path) -> None:
+    (folder / "0.png").write_bytes(b"")
+    (folder / "1.png").write_bytes(b"")
+    _check(folder, "0.png,0,train,a", "1.png,1,test,b")
 
 
 def test_channels_are_compared_each(folder: Path) -> None:
@@ -159,9 +169,18 @@ def test_a_series_is_the_same_whatever_its_files_are_called(folder: Path) -> Non
 
 def test_only_files_that_may_be_the_same_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
+
+    def spy(name: str) -> Callable[[Any], bytes]:
+        plain: Callable[[Any], bytes] = getattr(leakage, name)
+
+        def reading(stat: Any) -> bytes:
+            read.append(name)
+            return plain(stat)
+
+        return reading
+
     for name in ("_probe", "_digest"):
-        plain = getattr(leakage, name)
-        monkeypatch.setattr(leakage, name, lambda stat, plain=plain, name=name: read.append(name) or plain(stat))
+        monkeypatch.setattr(leakage, name, spy(name))
     (folder / "1.png").write_bytes(b"another size")
     (folder / "3.png").write_bytes((folder / "2.png").read_bytes()[:-1] + b"?")
     _check(folder, "0.png,0,train,a", "1.png,1,test,b", "2.png,1,val,c", "3.png,1,val,d")

@@ -100,11 +100,11 @@ def test_what_cannot_be_used_ends_with_one_sentence(
         ("--suffix", "T2w"): "4 cases have no T2w in anat (sub-01, sub-02_ses-a, sub-02_ses-b, ...)",
     }.items():
         assert sentence in error_of(capsys, monkeypatch, "cases", *_words(bids, *words)), words
-    text(bids / "participants.tsv", "participant_id\tgroup", "02\tMS", "sub-01\tn/a")
-    words = _words(bids)
+    text(bids / "participants.tsv", "participant_id\tgroup", "02\tMS", "sub-01\tn/a", "sub-03")
+    plain = _words(bids)
     assert "2 cases have no label in participants.tsv:group (sub-01, sub-03)" in error_of(
-        capsys, monkeypatch, "cases", *words
+        capsys, monkeypatch, "cases", *plain
     )
     (bids / "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz").unlink()
-    imported(*words, "--skip_missing")
+    imported(*plain, "--skip_missing")
     assert lines_of(bids / "cases.csv")[1:] == ["sub-02/ses-b/anat/sub-02_ses-b_T1w.nii.gz,MS,sub-02,sub-02_ses-b"]

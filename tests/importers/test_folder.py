@@ -86,6 +86,9 @@ def test_what_cannot_be_used_ends_with_one_sentence(
     }.items():
         assert sentence in error_of(capsys, monkeypatch, "cases", "folder", *words), words
     assert not list(tree.rglob("*.csv"))
+    picture(tree / "images/mass/1.png")
+    assert "two cases would be called 'mass/1'" in error_of(capsys, monkeypatch, "cases", "folder", images)
+    (tree / "images/mass/1.png").unlink()
     picture(tree / "images/a=b/1.png")
     assert "'a=b' cannot be a class of" in error_of(capsys, monkeypatch, "cases", "folder", images)
     assert "invalid choice: 'dicom'" in error_of(capsys, monkeypatch, "cases", "dicom", images)

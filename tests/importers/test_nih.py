@@ -96,6 +96,8 @@ def test_the_table_is_read_back_by_the_data_module(nih: Path) -> None:
 
 
 def test_of_the_boxed_findings_others_are_no_finding(nih: Path) -> None:
+    entry = nih / "Data_Entry_2017.csv"
+    entry.write_text("\ufeff" + entry.read_text(), encoding="utf-8")  # as a spreadsheet saves it
     imported(*_words(nih, "--findings", "boxed"))
     rows = [line.split(",") for line in lines_of(nih / "cases.csv")]
     assert rows[0] == ["image", "label", "subject", "case"]
@@ -137,6 +139,8 @@ def test_what_cannot_be_used_ends_with_one_sentence(
     text(nih / "outside.csv", BOXES, "00000005_000.png,Mass,990,0,80,64,,,")
     text(nih / "empty.csv", BOXES, "00000005_000.png,Mass,9,9,0,64,,,")
     text(nih / "halves/train_val_list.txt", *list(SHOWN)[:3])
+    text(nih / "both/train_val_list.txt", *SHOWN)
+    text(nih / "both/test_list.txt", *TEST)
     text(nih / "halves/test_list.txt", *TEST)
     labels = ["--labels", nih / "Data_Entry_2017.csv"]
     for words, sentence in {
@@ -149,6 +153,7 @@ def test_what_cannot_be_used_ends_with_one_sentence(
         (*labels, "--boxes", nih / "outside.csv"): "the box 990, 0, 1070, 64 (left, top, right, bottom)",
         (*labels, "--boxes", nih / "empty.csv"): "is empty or lies mostly outside",
         (*labels, "--splits", nih / "halves"): "00000003_000.png is in neither of train_val_list.txt, test_list.txt",
+        (*labels, "--splits", nih / "both"): "00000004_000.png is in both train_val_list.txt and test_list.txt",
         (*labels, "--splits", nih / "none"): "train_val_list.txt: no such file",
         (*labels, "--val", "1"): "--val is 1.0; a share of at least 0 and below 1 is needed",
         (*labels, "--findings", "some"): "invalid choice: 'some'",

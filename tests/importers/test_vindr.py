@@ -141,6 +141,7 @@ def test_what_cannot_be_used_ends_with_one_sentence(
     text(vindr / "few.csv", "image_id,dim0,dim1", "a,24,32")
     text(vindr / "words.csv", "image_id,rad_id,Mass", "a,R1,yes")
     text(vindr / "absent.csv", BOXES, "z,R1,No finding,,,,")
+    text(vindr / "alike.csv", BOXES, "a,R1,Nodule/Mass,1,1,2,2", "a,R1,Nodule_Mass,1,1,2,2")
     text(vindr / "large.csv", BOXES, "a,R1,Mass,100,100,200,200")
     for words, sentence in {
         ("--annotations", "few.csv"): "few.csv: has no column 'class_name', only image_id, dim0, dim1",
@@ -150,6 +151,7 @@ def test_what_cannot_be_used_ends_with_one_sentence(
             "large.csv",
         ): "of the image of 32 x 24 pixels; mend the box, or say what size it was drawn on",
         ("--sizes", "few.csv"): "--sizes has no row for 2 images, such as b",
+        ("--annotations", "alike.csv"): "a_Nodule_Mass_mask.png: two masks would be written there",
         ("--labels", "words.csv"): "words.csv: Mass of a is 'yes', not a number",
         ("--test_labels", "words.csv"): "the test labels go with --test_annotations",
     }.items():
