@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import AdamW, Optimizer
@@ -16,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 from hrcam_lightning.backbones import Backbone, ConvPyramid
 from hrcam_lightning.decoders import HRCAM, Decoder
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.losses import ClassWeights, balanced_weights, cross_entropy, given_weights
 from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
+    from lightning.pytorch import Trainer
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor
     from torch.optim.lr_scheduler import LRScheduler
@@ -72,6 +73,8 @@ class LocalizationTask(LightningModule):
             network learns to agree before it has anything to agree on.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
+        class_weights: ``balanced`` weighs classes by how rare they are in the training cases, or one number a class:
+            of the cases of each class if multiclass, else of the cases with the finding. In every loss that is logged.
         optimizer: Makes the optimiser from the parameters.
         lr_scheduler: ``constant``, ``cosine`` or ``one_cycle`` over the whole run, or makes a torch scheduler from the
             optimiser, stepped at every epoch; ``ReduceLROnPlateau`` watches ``val/loss``.
@@ -98,6 +101,7 @@ class LocalizationTask(LightningModule):
         consistency_ramp: float = 0.4,
         views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_averaging: bool = True,
+        class_weights: ClassWeights = "none",
         optimizer: Callable[[Any], Optimizer] = AdamW,
         lr_scheduler: Schedule | Callable[[Optimizer], LRScheduler] = "one_cycle",
         stop_rate: float = 0.0,
@@ -121,10 +125,13 @@ class LocalizationTask(LightningModule):
         self.resampling: Resampling = resampling
         self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
         self.view_averaging = view_averaging
+        self.how_weighted: ClassWeights = class_weights
         self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
         self.weights, self.freeze_backbone, self.freeze_statistics = weights, freeze == "backbone", freeze_statistics
         self.model: LocalizationModel | None = None
         self.thresholds: Tensor
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", None)
         if None not in (task, classes, channels, dims):
             self._build()
 
@@ -153,6 +160,17 @@ class LocalizationTask(LightningModule):
             if missing:
                 raise InputError(f"the data do not say {', '.join(missing)}: give --model.{missing[0]}")
             self._build()
+        if self.how_weighted == "balanced" and layout is not None:
+            self._balance(self.trainer)
+
+    def _balance(self, trainer: Trainer) -> None:
+        """Weigh classes by the training cases, unless a checkpoint or a training in this process has done so."""
+        assert self.classes is not None
+        assert self.class_weights is not None
+        known = not self.class_weights.isnan().any() and trainer.state.fn != "fit"
+        if not (known or trainer.ckpt_path or trainer.state.fn == "predict"):
+            labels = trainer.datamodule.training_labels()  # type: ignore[attr-defined]
+            self.class_weights = balanced_weights(self.task, labels, self.classes).to(self.class_weights)
 
     def _build(self) -> None:
         assert self.classes is not None
@@ -171,6 +189,11 @@ class LocalizationTask(LightningModule):
             backbone.requires_grad_(requires_grad=False)
         # Map values from which a lesion counts as found; set on validation cases, kept in the checkpoint.
         self.register_buffer("thresholds", torch.full((len(self.classes),), torch.nan))
+        # Only where there are any, so that checkpoints without them still load; kept, so that val/loss stays the same.
+        if self.how_weighted == "balanced":
+            self.class_weights = torch.full((len(self.classes),), torch.nan)  # until the training cases are known
+        elif self.how_weighted != "none":
+            self.class_weights = given_weights(self.how_weighted, self.classes)
 
     @property
     def network(self) -> LocalizationModel:
@@ -200,9 +223,17 @@ class LocalizationTask(LightningModule):
             if name in backbone:
                 backbone[name] = nothing
         checkpoint["hyper_parameters"] = kept
+        checkpoint["data_module"] = self._data_module_name()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Forget thresholds that were set on maps of another kind: averaged over views, or not."""
+        """Hand the data module its state, and forget thresholds of maps of another kind: averaged over views, or not.
+
+        Lightning hands a state to a data module of the same class alone. A network that was trained on phantoms must
+        see a user's scans on the same scale.
+        """
+        kept, own = checkpoint.get("data_module"), self._data_module_name()
+        if kept in checkpoint and own is not None and own != kept:
+            self.trainer.datamodule.load_state_dict(checkpoint[kept])  # type: ignore[attr-defined]
         settings = checkpoint["hyper_parameters"]
         if settings.get("view_averaging", self.view_averaging) != self.view_averaging:
             rank_zero_warn(
@@ -210,6 +241,10 @@ class LocalizationTask(LightningModule):
                 f"{not self.view_averaging} and are left out: give it to validate, fit or retrofit as well"
             )
             checkpoint["state_dict"]["thresholds"] = torch.full_like(checkpoint["state_dict"]["thresholds"], torch.nan)
+
+    def _data_module_name(self) -> str | None:
+        data = getattr(self._trainer, "datamodule", None)
+        return None if data is None else type(data).__qualname__
 
     # --- steps
 
@@ -264,9 +299,7 @@ class LocalizationTask(LightningModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits (B, K) against labels (B,) class numbers, or (B, K) findings if multilabel."""
-        if self.task == "multiclass":
-            return F.cross_entropy(logits, labels)
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits))
+        return cross_entropy(self.task, logits, labels, self.class_weights)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability of each class, (B, K)."""

@@ -5,17 +5,24 @@ from __future__ import annotations
 import warnings
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout, TaskKind
-from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
-from hrcam_lightning.data.readers import Normalization, normalize, read_mask, read_scan
+from hrcam_lightning.data.module import AnySplit, LocalizationDataModule, Sample, Split
+from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, Shorthand
+from hrcam_lightning.data.readers import read_mask, read_scan
+from hrcam_lightning.data.sampling import BalancedSampler, EpochSampler, Sampling, groups_of
 from hrcam_lightning.data.table import Case, CaseTable, read_table
 from hrcam_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hrcam_lightning.data.augment import Augmentation
 
 
 class CaseDataset(Dataset[Sample]):
@@ -24,14 +31,14 @@ class CaseDataset(Dataset[Sample]):
     Args:
         cases: Rows of a table.
         table: The table, for its task and classes.
-        normalization: How an image is scaled by its own values.
+        scaling: How images are scaled.
         cache: Keep what was read in memory; worth it for small images.
     """
 
-    def __init__(self, cases: list[Case], table: CaseTable, normalization: Normalization, cache: bool) -> None:
+    def __init__(self, cases: list[Case], table: CaseTable, scaling: Scaling, cache: bool) -> None:
         self.cases = cases
         self.table = table
-        self.normalization: Normalization = normalization
+        self.scaling = scaling
         self.cache: dict[int, Sample] | None = {} if cache else None
         self._cued = any(case.cue for case in cases)
 
@@ -45,10 +52,14 @@ class CaseDataset(Dataset[Sample]):
             self.cache[index] = self._read(self.cases[index])
         return self.cache[index]
 
+    def image(self, index: int) -> Floats:
+        """The image (C, *S) of a case, not scaled."""
+        return read_scan(self.cases[index].image).voxels
+
     def _read(self, case: Case) -> Sample:
         scan = read_scan(case.image)
         sample: Sample = {
-            "image": torch.from_numpy(normalize(scan.voxels, self.normalization)),
+            "image": torch.from_numpy(self.scaling(scan.voxels)),
             "case": case.name,
             "affine": scan.affine,
         }
@@ -84,7 +95,11 @@ class CaseDataModule(LocalizationDataModule):
         shares: Shares of train, val and test where the table has no ``split`` column.
         test_split: Which cases `test` takes.
         predict_split: Which cases `predict` takes.
-        normalization: How an image is scaled by its own values.
+        normalization: How images are scaled: ``zscore``, ``minmax``, ``none``, or in full. As the checkpoint's network
+            knows them if not given, ``zscore`` for a new one.
+        augmentation: What is done to training images; nothing if not given.
+        sampling: Which training cases an epoch sees: ``natural``, each once, or ``balanced``, each class equally often
+            (with several findings a case: the rarest of each decides).
         cache: Keep what was read in memory; worth it for small images.
         batch_size: Cases a batch.
         num_workers: Loader processes.
@@ -99,21 +114,23 @@ class CaseDataModule(LocalizationDataModule):
         shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
         test_split: AnySplit = "test",
         predict_split: AnySplit | Literal["all"] = "all",
-        normalization: Normalization = "zscore",
+        normalization: Shorthand | Normalization | None = None,
+        augmentation: Augmentation | None = None,
+        sampling: Sampling = "natural",
         cache: bool = False,
         batch_size: int = 16,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, normalization, augmentation)
         self.path = cases
         self._task: TaskKind | None = task
         self._classes = classes
         self._read = partial(read_table, Path(cases), negative=negative, shares=shares)
         self.test_split = test_split
         self.predict_split = predict_split
-        self.normalization: Normalization = normalization
+        self.sampling: Sampling = sampling
         self.cache = cache
-        self._datasets: dict[str, CaseDataset] = {}
+        self._datasets: dict[tuple[str, Scaling], CaseDataset] = {}
 
     @cached_property
     def table(self) -> CaseTable:
@@ -143,7 +160,10 @@ class CaseDataModule(LocalizationDataModule):
         Raises:
             InputError: If there are none, or if they have no labels.
         """
-        if split not in self._datasets:
+        return self._dataset(split, self.scaling)
+
+    def _dataset(self, split: Split | Literal["predict"], scaling: Scaling) -> CaseDataset:
+        if (split, scaling) not in self._datasets:
             wanted = {"predict": self.predict_split, "test": self.test_split}.get(split, split)
             cases = [case for case in self.table.cases if wanted in ("all", case.split)]
             if not cases:
@@ -152,12 +172,22 @@ class CaseDataModule(LocalizationDataModule):
                 )
             if split != "predict":
                 self._check_labels(cases, wanted)
-            self._datasets[split] = CaseDataset(cases, self.table, self.normalization, self.cache)
-        return self._datasets[split]
+            self._datasets[split, scaling] = CaseDataset(cases, self.table, scaling, self.cache)
+        return self._datasets[split, scaling]
 
-    def training_order(self) -> EpochSampler:
-        """Every training case once an epoch."""
+    def training_order(self) -> EpochSampler | BalancedSampler:
+        """Every training case once an epoch, or each class equally often."""
+        if self.sampling == "balanced":
+            return BalancedSampler(groups_of(self.training_labels().tolist()), self._epoch)
         return EpochSampler(len(self.dataset("train")), self._epoch)
+
+    def training_images(self) -> CaseDataset:
+        """The training cases, as they are in their files."""
+        return self._dataset("train", Scaling(Normalization("none")))
+
+    def training_labels(self) -> Tensor:
+        """Labels of the training cases, from the table."""
+        return torch.tensor([case.label for case in self.training_images().cases])
 
     def _check_labels(self, cases: list[Case], split: str) -> None:
         if self.table.task is None:

@@ -1,20 +1,22 @@
-"""What every data module shares: loaders, the order of training cases, collation."""
+"""What every data module shares: loaders, scaling and augmentation of images, collation."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hrcam_lightning.data.augment import Augmentation, augment
+from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, Shorthand, measure
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -27,15 +29,33 @@ Sample = dict[str, Any]
 """One case: the keys of `Batch` without the batch axis."""
 
 
+class Images(Protocol):
+    """Images by number, as they were before they are scaled."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Floats:
+        """The image (C, *S) of a case."""
+        ...
+
+
 class LocalizationDataModule(LightningDataModule, ABC):
     """Data module whose batches are `hrcam_lightning.data.contract.Batch` and that says what network fits them.
 
     Args:
         batch_size: Cases a batch.
         num_workers: Loader processes; 0 reads in the main one, which is quickest for small images on few cores.
+        normalization: How images are scaled; as in the checkpoint if not given, ``zscore`` where there is none.
+        augmentation: What is done to training images; nothing if not given.
     """
 
-    def __init__(self, batch_size: int = 16, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        normalization: Shorthand | Normalization | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}, but must be at least 1")
@@ -43,6 +63,9 @@ class LocalizationDataModule(LightningDataModule, ABC):
             raise InputError(f"data.num_workers is {num_workers}, but must not be negative")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.normalization: Shorthand | Normalization | None = normalization
+        self.augmentation = augmentation
+        self._scaling: Scaling | None = None
 
     @property
     @abstractmethod
@@ -58,8 +81,55 @@ class LocalizationDataModule(LightningDataModule, ABC):
         """
 
     @abstractmethod
-    def training_order(self) -> EpochSampler:
+    def training_order(self) -> Sampler[int]:
         """The order in which the training cases are visited."""
+
+    @abstractmethod
+    def training_images(self) -> Images:
+        """The images of the training cases, which some ways of scaling are measured on."""
+
+    @abstractmethod
+    def training_labels(self) -> Tensor:
+        """Labels of the training cases: (N,) class numbers, or (N, K) findings for a multilabel task."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled. Measured on the training images when it is first asked for, if it goes by them.
+
+        Raises:
+            InputError: If a checkpoint is to be used and does not hold what was measured.
+        """
+        if self.normalization is not None:
+            rule = Normalization.of(self.normalization)
+        else:
+            rule = self._scaling.rule if self._scaling else Normalization("zscore")
+        if self._scaling is None or self._scaling.rule != rule:
+            self._scaling = self._measured(rule) if rule.over == "training" else Scaling(rule)
+        return self._scaling
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: how the images were scaled that the network has learnt from."""
+        return {"normalization": self.scaling.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Scale images as the checkpoint's network knows them; none of them is looked at again.
+
+        Raises:
+            InputError: If the user asks for another scale.
+        """
+        stored = Scaling.of_state(state_dict["normalization"])
+        if self.normalization is not None and Normalization.of(self.normalization) != stored.rule:
+            raise InputError(
+                f"the checkpoint was trained with data.normalization '{stored.rule}', "
+                f"but '{Normalization.of(self.normalization)}' is asked for: leave it out, or train anew with it"
+            )
+        self._scaling = stored
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches where they are, which is on the device; no others."""
+        if self.augmentation is None or self.trainer is None or not self.trainer.training:
+            return batch
+        return augment(batch, self.augmentation, torch.initial_seed(), self.trainer.global_step)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training cases, in another order each epoch."""
@@ -99,28 +169,47 @@ class LocalizationDataModule(LightningDataModule, ABC):
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
 
+    def _measured(self, rule: Normalization) -> Scaling:
+        """Measure on the training images, in one process for all."""
+        trainer = self.trainer
+        if trainer is not None and trainer.ckpt_path:
+            raise InputError(
+                f"the checkpoint does not know the scale of its training images, but data.normalization is '{rule}': "
+                "use a checkpoint that was trained with it, or scale each image by itself"
+            )
+        if trainer is None or trainer.world_size == 1:
+            return measure(rule, self._read_training_images())
+        found: Scaling | InputError | None = None
+        if trainer.is_global_zero:
+            try:
+                found = measure(rule, self._read_training_images())
+            except InputError as error:  # the other processes wait for an answer, whatever it is
+                found = error
+        found = trainer.strategy.broadcast(found)
+        if isinstance(found, InputError):
+            raise found
+        assert found is not None
+        return found
 
-class EpochSampler(Sampler[int]):
-    """A permutation for each epoch that follows from the run's seed and the epoch alone.
+    def _read_training_images(self) -> Iterable[Floats]:
+        images = _Unscaled(self.training_images())
+        loader = DataLoader(images, batch_size=None, num_workers=self.num_workers)
+        shown = self.trainer is not None and self.trainer.progress_bar_callback is not None
+        for image in track(loader, "Measuring the training images", total=len(images), disable=not shown):
+            yield image.numpy()
 
-    A resumed run goes on with the order that an uninterrupted one would have had.
 
-    Args:
-        count: Cases an epoch.
-        epoch: Says which epoch it is.
-        start: First case of an epoch; constant 0 for a fixed set.
-    """
+class _Unscaled(Dataset["Tensor"]):
+    """Images alone, for a loader."""
 
-    def __init__(self, count: int, epoch: Callable[[], int], start: Callable[[int], int] = lambda _: 0) -> None:
-        self.count, self.epoch, self.start = count, epoch, start
+    def __init__(self, images: Images) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.images)
 
-    def __iter__(self) -> Iterator[int]:
-        epoch = self.epoch()
-        order = np.random.default_rng([torch.initial_seed() % 2**63, epoch]).permutation(self.count)
-        yield from (int(index) for index in self.start(epoch) + order)
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(self.images.image(index))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

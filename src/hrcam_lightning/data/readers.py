@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +18,6 @@ from hrcam_lightning.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-Normalization = Literal["zscore", "minmax", "none"]
 Affine = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -92,23 +91,6 @@ def read_mask(path: Path, image_path: Path, scan: Scan) -> Bools:
             f"{path}: the mask has another affine than its image {image_path}; resample it, or mend the header"
         )
     return np.asarray((mask.voxels != 0).any(0))
-
-
-def normalize(voxels: Floats, how: Normalization) -> Floats:
-    """Scale an image (C, *S) by its own values, each channel alone.
-
-    ``zscore``: mean 0, standard deviation 1. ``minmax``: 0 to 1. A constant channel becomes 0.
-    """
-    if how == "none":
-        return voxels
-    axes = tuple(range(1, voxels.ndim))
-    wide = voxels.astype(np.float64)
-    if how == "zscore":
-        low, span = wide.mean(axes, keepdims=True), wide.std(axes, keepdims=True)
-    else:
-        low = wide.min(axes, keepdims=True)
-        span = wide.max(axes, keepdims=True) - low
-    return np.asarray((wide - low) / np.where(span > 0, span, 1), dtype=np.float32)
 
 
 def _read_nifti(path: Path) -> Scan:
