@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
-    from lightning.pytorch import Trainer
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor
     from torch.optim.lr_scheduler import LRScheduler
@@ -160,17 +159,9 @@ class LocalizationTask(LightningModule):
             if missing:
                 raise InputError(f"the data do not say {', '.join(missing)}: give --model.{missing[0]}")
             self._build()
-        if self.how_weighted == "balanced" and layout is not None:
-            self._balance(self.trainer)
-
-    def _balance(self, trainer: Trainer) -> None:
-        """Weigh classes by the training cases, unless a checkpoint or a training in this process has done so."""
-        assert self.classes is not None
-        assert self.class_weights is not None
-        known = not self.class_weights.isnan().any() and trainer.state.fn != "fit"
-        if not (known or trainer.ckpt_path or trainer.state.fn == "predict"):
-            labels = trainer.datamodule.training_labels()  # type: ignore[attr-defined]
-            self.class_weights = balanced_weights(self.task, labels, self.classes).to(self.class_weights)
+        if self.how_weighted == "balanced" and self._trainer is not None and self._trainer.state.fn == "fit":
+            assert self.class_weights is not None
+            self.class_weights.fill_(torch.nan)  # this run's data decide, unless it goes on from a checkpoint
 
     def _build(self) -> None:
         assert self.classes is not None
@@ -247,6 +238,19 @@ class LocalizationTask(LightningModule):
         return None if data is None else type(data).__qualname__
 
     # --- steps
+
+    def on_fit_start(self) -> None:
+        """Weigh classes by the training cases: a checkpoint, which knows better, is loaded by now."""
+        if self.how_weighted == "balanced":
+            assert self.classes is not None
+            assert self.class_weights is not None
+            if self.class_weights.isnan().any():
+                labels = self.trainer.datamodule.training_labels()  # type: ignore[attr-defined]
+                self.class_weights.copy_(balanced_weights(self.task, labels, self.classes))
+
+    def on_validation_start(self) -> None:
+        """The same for a retrofit of a network that comes without a checkpoint."""
+        self.on_fit_start()
 
     def on_train_epoch_start(self) -> None:
         """Keep the frozen batch-norm statistics, if asked for."""

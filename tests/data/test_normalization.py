@@ -11,6 +11,7 @@ import torch
 from hrcam_lightning import InputError
 from hrcam_lightning.cli import main
 from hrcam_lightning.data import CaseDataModule, PhantomDataModule
+from hrcam_lightning.data.frame import Framing
 from hrcam_lightning.data.normalization import Normalization, Scaling, foreground, measure
 from tests.command_line import CASES, SMALL, again, error_of, load, save
 
@@ -232,3 +233,23 @@ def test_a_resumed_run_goes_on_with_the_scale_it_began_with(
     after = torch.load(trained / "last.ckpt", weights_only=True)
     assert after["epoch"] == 1
     assert after["PhantomDataModule"] == before
+
+
+def test_the_framing_of_a_checkpoint_holds_unless_it_asked_for_none(spec_path: Path) -> None:
+    def module(framing: Framing | None) -> PhantomDataModule:
+        made = PhantomDataModule(str(spec_path))
+        made._asked_framing = framing
+        return made
+
+    small, large = Framing(shape=[16, 16]), Framing(spacing=[2.0, 2.0], shape=[32, 32])
+    state = module(small).state_dict()
+    for asked, expected in ((None, small), (small, small)):
+        follower = module(asked)
+        follower.load_state_dict(state)
+        assert follower.framing == expected
+        assert follower.state_dict() == state
+    with pytest.raises(InputError, match=r"with data.framing {shape: \[16, 16\], fit: crop}, but {spacing: \[2.0, 2"):
+        module(large).load_state_dict(state)
+    untouched = module(large)
+    untouched.load_state_dict(module(None).state_dict())
+    assert untouched.framing == large

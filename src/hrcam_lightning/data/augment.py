@@ -71,7 +71,7 @@ def augment(batch: Batch, how: Augmentation, seed: int, step: int) -> Batch:
     """Change the images of a batch, and masks and cues with them.
 
     What a case gets follows from the run's seed, the step and the name of the case: whatever else is in its batch,
-    however many processes share the work, and after a restart. (The bits of noise are those of the device.)
+    however many processes share the work, and after a restart. Noise is drawn on the device, and differs between kinds.
 
     Where a mask is known, a rotation, scaling or shift that would push any of it out of the picture is weakened until
     it does not. Beyond its edge an image goes on with the values of the edge, a mask with nothing.
@@ -235,7 +235,7 @@ def _fields(draws: Sequence[_Draw], image: Tensor) -> Tensor:
     weights = np.stack([draw.field[:, : ORDERS ** len(shape)] for draw in draws])
     weights[..., 0] = 0  # a constant would be no field
     fields = torch.from_numpy(weights).float().to(image.device).view(*image.shape[:2], *[ORDERS] * len(shape))
-    for count in shape:  # each step turns the first axis of cosines into the last axis of the image
+    for count in shape:  # the first axis of cosines becomes the last axis of the image
         places = (torch.arange(count, device=image.device) + 0.5) * (math.pi / count)
         waves = torch.cos(torch.arange(ORDERS, device=image.device)[:, None] * places)
         fields = torch.tensordot(fields, waves, dims=([2], [0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sized
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrcam_lightning.data.augment import Augmentation, augment
+from hrcam_lightning.data.frame import Framing
 from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, Shorthand, measure
 from hrcam_lightning.errors import InputError
 
@@ -47,6 +49,7 @@ class LocalizationDataModule(LightningDataModule, ABC):
         num_workers: Loader processes; 0 reads in the main one, which is quickest for small images on few cores.
         normalization: How images are scaled; as in the checkpoint if not given, ``zscore`` where there is none.
         augmentation: What is done to training images; nothing if not given.
+        framing: How images are brought to the network's grid; as in the checkpoint if not given, else as they are.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class LocalizationDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         normalization: Shorthand | Normalization | None = None,
         augmentation: Augmentation | None = None,
+        framing: Framing | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -66,6 +70,8 @@ class LocalizationDataModule(LightningDataModule, ABC):
         self.normalization: Shorthand | Normalization | None = normalization
         self.augmentation = augmentation
         self._scaling: Scaling | None = None
+        self._asked_framing = framing
+        self._stored_framing: Framing | None = None
 
     @property
     @abstractmethod
@@ -107,15 +113,22 @@ class LocalizationDataModule(LightningDataModule, ABC):
             self._scaling = self._measured(rule) if rule.over == "training" else Scaling(rule)
         return self._scaling
 
+    @property
+    def framing(self) -> Framing:
+        """How images are brought to the network's grid."""
+        return self._asked_framing or self._stored_framing or Framing()
+
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: how the images were scaled that the network has learnt from."""
-        return {"normalization": self.scaling.state()}
+        """What a checkpoint keeps of the data: scale and grid of the images that the network has learnt from."""
+        return {"normalization": self.scaling.state(), "framing": asdict(self.framing)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Scale images as the checkpoint's network knows them; none of them is looked at again.
+        """Show the checkpoint's network images as it knows them; nothing is measured again.
+
+        A network that took images as they were may be given any framing: the user's scans may need one to fit it.
 
         Raises:
-            InputError: If the user asks for another scale.
+            InputError: If the user asks for another scale, or for another framing than a network was trained with.
         """
         stored = Scaling.of_state(state_dict["normalization"])
         if self.normalization is not None and Normalization.of(self.normalization) != stored.rule:
@@ -124,6 +137,13 @@ class LocalizationDataModule(LightningDataModule, ABC):
                 f"but '{Normalization.of(self.normalization)}' is asked for: leave it out, or train anew with it"
             )
         self._scaling = stored
+        framing = Framing(**state_dict["framing"])
+        if self._asked_framing is not None and framing not in (Framing(), self._asked_framing):
+            raise InputError(
+                f"the checkpoint was trained with data.framing {_words(framing)}, but {_words(self._asked_framing)} "
+                "is asked for: leave it out, or train anew with it"
+            )
+        self._stored_framing = framing
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches where they are, which is on the device; no others."""
@@ -238,6 +258,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if "cue" in first:
         batch["cue"] = torch.stack([sample["cue"] for sample in samples])
     return batch
+
+
+def _words(framing: Framing) -> str:
+    """The settings that are given, as in YAML."""
+    given = [f"{name}: {value}" for name, value in asdict(framing).items() if value is not None]
+    return "{" + ", ".join(given) + "}"
 
 
 def _size(image: Tensor) -> str:
