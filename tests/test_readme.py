@@ -14,7 +14,7 @@ from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/models.md", "docs/explain.md", "docs/metrics.md")
+PAGES = ("README.md", "docs/models.md", "docs/explain.md", "docs/metrics.md", "docs/data.md")
 README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 

@@ -180,7 +180,7 @@ class _Histogram:
         key = int(np.searchsorted(reached, max(1.0, percent / 100 * float(reached[-1]))))
         half = 2 ** (BITS - 1)
         bits = key - half if key >= half else 2 * half - 1 - key
-        return float(np.array([bits << (32 - BITS)], np.uint32).view(np.float32)[0])
+        return float(np.array([bits << (32 - BITS)], np.uint32).view(np.float32)[0]) + 0.0  # no negative zero
 
 
 def foreground(values: Doubles) -> Bools:
