@@ -16,7 +16,7 @@ from torch import Tensor
 from hrcam_lightning import InputError, LocalizationTask
 from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.data import PhantomDataModule
-from hrcam_lightning.data.augment import Augmentation, _Draw, augment
+from hrcam_lightning.data.augment import Augmentation, _Draw, _fields, augment
 from hrcam_lightning.views import View
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def test_no_part_of_a_lesion_leaves_the_picture() -> None:
     # Bounded by what a scale can do to its 25 voxels, give or take those at its edge.
     sizes = made["mask"].flatten(1).sum(1)
     assert sizes.min() >= 25 / 1.3**2 - 6
+    assert sizes.max() <= 25 * 1.3**2 + 8  # nor is it drawn out from the edge
     assert len(set(sizes.tolist())) > 2  # the others are moved
     free = augment(_batch(image), how, 0, 0)["image"]
     assert (free > 0.5).flatten(1).sum(1).min() == 0  # what would have happened
@@ -225,6 +226,8 @@ def test_a_bias_field_is_smooth_and_no_larger_than_stated() -> None:
         for axis in range(len(shape)):  # a wave of cosine over n voxels changes by no more than 2π/n times its height
             assert logs.diff(dim=axis + 2).abs().max() < 2.5 * 2 * math.pi / shape[axis]
         assert logs.flatten(1).std(1).max() > 0.2
+        fields = _fields([_Draw(0, 0, str(n), 1) for n in range(60)], image)
+        assert fields.mean(tuple(range(2, image.ndim))).abs().max() < 1e-5  # no change of the whole
 
 
 def test_constant_images_stay_finite() -> None:
