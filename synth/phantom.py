@@ -175,6 +175,10 @@ class Phantoms:
             _source=self,
         )
 
+    def label(self, index: int) -> int | tuple[int, ...]:
+        """Return the label of case ``index`` without drawing the rest of it."""
+        return self._label(draw_classes(self.spec, np.random.default_rng([self.seed, index])))
+
     def parts(self, index: int, present: tuple[str, ...] | None = None) -> Parts:
         """Draw what case ``index`` is made of; with the classes ``present``, what it would be made of with them.
 

@@ -15,7 +15,7 @@ from synth import Phantoms, PhantomSpec
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = ("gpu.yaml", "wandb.yaml")
+OVERLAYS = ("augment.yaml", "gpu.yaml", "wandb.yaml")
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name not in OVERLAYS)
 SPECS = sorted((ROOT / "configs/synth").glob("*.yaml"))
 QUICK = [
@@ -64,6 +64,16 @@ def test_a_configuration_trains_and_tests(config: Path, checkout: Path, monkeypa
     ]
     main(["test", "-c", f"configs/{config.name}", "--ckpt_path", f"{run}/best.ckpt", *limits])
     assert Path(run, "test/metrics.json").is_file()
+
+
+def test_the_augmentation_overlay_augments(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    run = ["--trainer.default_root_dir", "runs/augmented"]
+    main(["fit", "-c", "configs/demo.yaml", "-c", "configs/augment.yaml", *QUICK, *run])
+    written = yaml.safe_load(Path("runs/augmented/config.yaml").read_text(encoding="utf-8"))["data"]
+    assert written["class_path"].endswith("CaseDataModule")
+    given = yaml.safe_load((ROOT / "configs/augment.yaml").read_text())["data"]["init_args"]["augmentation"]
+    assert written["init_args"]["augmentation"] == {"offset": 0.0, "gamma": 0.0, **given}
 
 
 @pytest.mark.gpu

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import AdamW, Optimizer
@@ -16,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 from hrcam_lightning.backbones import Backbone, ConvPyramid
 from hrcam_lightning.decoders import HRCAM, Decoder
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.losses import ClassWeights, balanced_weights, cross_entropy, given_weights
 from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
@@ -76,6 +76,8 @@ class LocalizationTask(LightningModule):
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
             image at once if not given. Memory then follows the window. See `hrcam_lightning.windows`.
         window_overlap: Share by which neighbouring windows overlap, at least.
+        class_weights: ``balanced`` weighs classes by how rare they are in the training cases, or one number a class:
+            of the cases of each class if multiclass, else of the cases with the finding. In every loss that is logged.
         optimizer: Makes the optimiser from the parameters.
         lr_scheduler: ``constant``, ``cosine`` or ``one_cycle`` over the whole run, or makes a torch scheduler from the
             optimiser, stepped at every epoch; ``ReduceLROnPlateau`` watches ``val/loss``.
@@ -104,6 +106,7 @@ class LocalizationTask(LightningModule):
         view_averaging: bool = True,
         window: list[int] | None = None,
         window_overlap: float = 0.5,
+        class_weights: ClassWeights = "none",
         optimizer: Callable[[Any], Optimizer] = AdamW,
         lr_scheduler: Schedule | Callable[[Optimizer], LRScheduler] = "one_cycle",
         stop_rate: float = 0.0,
@@ -128,10 +131,13 @@ class LocalizationTask(LightningModule):
         self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
         self.view_averaging = view_averaging
         self.window, self.window_overlap = window, window_overlap
+        self.how_weighted: ClassWeights = class_weights
         self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
         self.weights, self.freeze_backbone, self.freeze_statistics = weights, freeze == "backbone", freeze_statistics
         self.model: LocalizationModel | None = None
         self.thresholds: Tensor
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", None)
         if None not in (task, classes, channels, dims):
             self._build()
 
@@ -160,6 +166,9 @@ class LocalizationTask(LightningModule):
             if missing:
                 raise InputError(f"the data do not say {', '.join(missing)}: give --model.{missing[0]}")
             self._build()
+        if self.how_weighted == "balanced" and self._trainer is not None and self._trainer.state.fn == "fit":
+            assert self.class_weights is not None
+            self.class_weights.fill_(torch.nan)  # this run's data decide, unless it goes on from a checkpoint
 
     def _build(self) -> None:
         assert self.classes is not None
@@ -180,6 +189,11 @@ class LocalizationTask(LightningModule):
         if self.window is not None:
             Windows(self.model, tuple(self.window), self.window_overlap)  # says at once what does not fit
         self.register_buffer("thresholds", torch.full((len(self.classes),), torch.nan))
+        # Only where there are any, so that checkpoints without them still load; kept, so that val/loss stays the same.
+        if self.how_weighted == "balanced":
+            self.class_weights = torch.full((len(self.classes),), torch.nan)  # until the training cases are known
+        elif self.how_weighted != "none":
+            self.class_weights = given_weights(self.how_weighted, self.classes)
 
     @property
     def network(self) -> LocalizationModel:
@@ -209,9 +223,17 @@ class LocalizationTask(LightningModule):
             if name in backbone:
                 backbone[name] = nothing
         checkpoint["hyper_parameters"] = kept
+        checkpoint["data_module"] = self._data_module_name()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Forget thresholds that were set on maps of another kind: averaged over views, or not."""
+        """Hand the data module its state, and forget thresholds of maps of another kind: averaged over views, or not.
+
+        Lightning hands a state to a data module of the same class alone. A network that was trained on phantoms must
+        see a user's scans on the same scale.
+        """
+        kept, own = checkpoint.get("data_module"), self._data_module_name()
+        if kept in checkpoint and own is not None and own != kept:
+            self.trainer.datamodule.load_state_dict(checkpoint[kept])  # type: ignore[attr-defined]
         settings = checkpoint["hyper_parameters"]
         if settings.get("view_averaging", self.view_averaging) != self.view_averaging:
             rank_zero_warn(
@@ -220,7 +242,24 @@ class LocalizationTask(LightningModule):
             )
             checkpoint["state_dict"]["thresholds"] = torch.full_like(checkpoint["state_dict"]["thresholds"], torch.nan)
 
+    def _data_module_name(self) -> str | None:
+        data = getattr(self._trainer, "datamodule", None)
+        return None if data is None else type(data).__qualname__
+
     # --- steps
+
+    def on_fit_start(self) -> None:
+        """Weigh classes by the training cases: a checkpoint, which knows better, is loaded by now."""
+        if self.how_weighted == "balanced":
+            assert self.classes is not None
+            assert self.class_weights is not None
+            if self.class_weights.isnan().any():
+                labels = self.trainer.datamodule.training_labels()  # type: ignore[attr-defined]
+                self.class_weights.copy_(balanced_weights(self.task, labels, self.classes))
+
+    def on_validation_start(self) -> None:
+        """The same for a retrofit of a network that comes without a checkpoint."""
+        self.on_fit_start()
 
     def on_train_epoch_start(self) -> None:
         """Keep the frozen batch-norm statistics, if asked for."""
@@ -277,9 +316,7 @@ class LocalizationTask(LightningModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits (B, K) against labels (B,) class numbers, or (B, K) findings if multilabel."""
-        if self.task == "multiclass":
-            return F.cross_entropy(logits, labels)
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits))
+        return cross_entropy(self.task, logits, labels, self.class_weights)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability of each class, (B, K)."""

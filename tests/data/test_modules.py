@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from hrcam_lightning import InputError
 from hrcam_lightning.data import CaseDataModule, PhantomDataModule
-from hrcam_lightning.data.module import EpochSampler, collate
+from hrcam_lightning.data.module import collate
+from hrcam_lightning.data.sampling import EpochSampler
 from synth import Phantoms, PhantomSpec
 from synth.cli import main as synth_main
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hrcam_lightning import InputError
-from hrcam_lightning.data.readers import normalize, read_image, read_mask, read_scan
+from hrcam_lightning.data.readers import read_image, read_mask, read_scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,16 +175,3 @@ def test_no_damage_to_a_header_escapes_as_another_error(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert refused > 10
-
-
-def test_normalization_by_an_images_own_values() -> None:
-    voxels = np.random.default_rng(0).normal(100, 7, size=(2, 5, 6)).astype(np.float32)
-    scored = normalize(voxels, "zscore")
-    np.testing.assert_allclose(scored.mean((1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(scored.std((1, 2)), 1, atol=1e-5)
-    scaled = normalize(voxels, "minmax")
-    assert scaled.min() == 0
-    assert scaled.max() == 1
-    assert normalize(voxels, "none") is voxels
-    for how in ("zscore", "minmax"):
-        np.testing.assert_array_equal(normalize(np.full((1, 3, 3), 5, np.float32), how), 0)

@@ -7,127 +7,29 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 
 from hrcam_lightning.data.contract import Layout, TaskKind
-from hrcam_lightning.data.frame import Frame, Framing, Grid
+from hrcam_lightning.data.dataset import CaseDataset
 from hrcam_lightning.data.leakage import check_leakage
 from hrcam_lightning.data.listing import list_scans, names_scans
-from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
-from hrcam_lightning.data.readers import Normalization, normalize, read_grid, read_image, read_mask
-from hrcam_lightning.data.slices import Plane, SliceDataset, axis_of, slab
-from hrcam_lightning.data.table import Case, CaseTable, read_table
+from hrcam_lightning.data.module import AnySplit, LocalizationDataModule, Sample, Split
+from hrcam_lightning.data.normalization import Normalization, Scaling, Shorthand
+from hrcam_lightning.data.readers import read_image
+from hrcam_lightning.data.sampling import BalancedSampler, EpochSampler, Sampling, groups_of
+from hrcam_lightning.data.slices import Plane, SliceDataset
+from hrcam_lightning.data.table import CaseTable, read_table
+from hrcam_lightning.data.tolerant import TolerantDataset, collate_readable
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hrcam_lightning.data.scan import Floats
+    from torch import Tensor
 
-
-class CaseDataset(Dataset[Sample]):
-    """Cases read from their files.
-
-    Args:
-        cases: Rows of a table.
-        table: The table, for its task and classes.
-        normalization: How an image is scaled by its own values.
-        framing: How an image is brought to the network's grid.
-        plane: What the slices of a row with a range of them are.
-        cache: Keep what was read in memory; worth it for small images.
-    """
-
-    def __init__(
-        self,
-        cases: list[Case],
-        table: CaseTable,
-        normalization: Normalization,
-        framing: Framing,
-        plane: Plane | None,
-        cache: bool,
-    ) -> None:
-        self.cases = cases
-        self.table = table
-        self.normalization: Normalization = normalization
-        self.framing = framing
-        self.plane: Plane | None = plane
-        self.cache: dict[int, Sample] | None = {} if cache else None
-        self._cued = any(case.cue for case in cases)
-        self._warned = False
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, index: int) -> Sample:
-        if self.cache is None:
-            return self._read(self.cases[index])
-        if index not in self.cache:
-            self.cache[index] = self._read(self.cases[index])
-        return self.cache[index]
-
-    def image(self, index: int) -> Floats:
-        """The image (C, *S) of a case on the network's grid, not scaled."""
-        case = self.cases[index]
-        scan = read_image(case.images)
-        frame, cut = self._frame(case, Grid(scan.voxels.shape[1:], scan.affine))
-        return frame.image(scan.voxels[:, *cut])
-
-    def grid(self, index: int) -> Grid:
-        """The network's grid of a case, from its header alone."""
-        case = self.cases[index]
-        return self._frame(case, Grid(*read_grid(case.images[0])))[0].grid
-
-    def _frame(self, case: Case, stored: Grid) -> tuple[Frame, tuple[slice, ...]]:
-        """The frame of a case, and which part of the file it is of."""
-        cut: tuple[slice, ...] = ()
-        if case.slices is not None:
-            assert self.plane is not None
-            name = str(case.images[0])
-            cut, stored = slab(stored, axis_of(stored, self.plane, name), case.slices, name)
-        return self.framing.of(stored), cut
-
-    def _read(self, case: Case) -> Sample:
-        scan = read_image(case.images)
-        frame, cut = self._frame(case, Grid(scan.voxels.shape[1:], scan.affine))
-        sample: Sample = {
-            "image": torch.from_numpy(normalize(frame.image(scan.voxels[:, *cut]), self.normalization)),
-            "case": case.name,
-            "affine": frame.grid.affine,
-            "frame": frame,
-        }
-        if case.label is not None and self.table.classes is not None:
-            mask = torch.zeros(len(self.table.classes), *frame.grid.shape, dtype=torch.bool)
-            for name, path in case.masks.items():
-                k = self.table.classes.index(name)
-                stored = read_mask(path, case.images[0], scan, case.numbers.get(name, ()))[cut]
-                if stored.any() and not self._has(case.label, k):
-                    raise InputError(
-                        f"{path}: the mask shows {name}, but the label of {case.name} does not; mend either"
-                    )
-                mask[k] = torch.from_numpy(frame.mask(stored))
-                if stored.any() and not mask[k].any():
-                    self._warn_of_lost(path)
-            sample["label"], sample["mask"], sample["subject"] = case.label, mask, case.subject
-            if self._cued:
-                cue = read_mask(case.cue, case.images[0], scan)[cut] if case.cue else np.zeros(frame.stored.shape, bool)
-                sample["cue"] = torch.from_numpy(frame.mask(cue))
-        return sample
-
-    def _warn_of_lost(self, path: Path) -> None:
-        if not self._warned:
-            warnings.warn(
-                f"{path}: all that the mask shows lies outside data.framing.shape; the label is kept, and where the "
-                "finding is counts as not known (further masks of this kind are not mentioned)",
-                stacklevel=2,
-            )
-        self._warned = True
-
-    def _has(self, label: int | tuple[int, ...], k: int) -> bool:
-        if isinstance(label, tuple):
-            return bool(label[k])
-        return bool(label) if self.table.task == "binary" else label == k
+    from hrcam_lightning.data.augment import Augmentation
+    from hrcam_lightning.data.frame import Framing
 
 
 class CaseDataModule(LocalizationDataModule):
@@ -142,8 +44,13 @@ class CaseDataModule(LocalizationDataModule):
         shares: Shares of train, val and test where the table has no ``split`` column.
         test_split: Which cases `test` takes.
         predict_split: Which cases `predict` takes.
-        normalization: How an image is scaled by its own values; a volume as a whole, also where its slices are taken.
-        framing: How images are brought to the network's grid: orientation, spacing, shape.
+        normalization: How images are scaled: ``zscore``, ``minmax``, ``none``, or in full; a volume as a whole, also
+            where its slices are taken. As the checkpoint's network knows them if not given, ``zscore`` for a new one.
+        augmentation: What is done to training images; nothing if not given.
+        sampling: Which training cases an epoch sees: ``natural``, each once, or ``balanced``, each class equally often
+            (with several findings a case: the rarest of each decides).
+        framing: How images are brought to the network's grid: orientation, spacing, shape. As the checkpoint's network
+            knows them if not given, as they are for a new one.
         slices: Take the slices of volumes, as 2D images.
         min_foreground: Share of a slice that must be exceeded by what is not background; others are left out, but not
             if a mask shows something, and never in prediction.
@@ -164,7 +71,9 @@ class CaseDataModule(LocalizationDataModule):
         shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
         test_split: AnySplit = "test",
         predict_split: AnySplit | Literal["all"] = "all",
-        normalization: Normalization = "zscore",
+        normalization: Shorthand | Normalization | None = None,
+        augmentation: Augmentation | None = None,
+        sampling: Sampling = "natural",
         framing: Framing | None = None,
         slices: Plane | None = None,
         min_foreground: float = 0.0,
@@ -175,7 +84,7 @@ class CaseDataModule(LocalizationDataModule):
         batch_size: int = 16,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, normalization, augmentation, framing)
         if not 0 <= min_foreground < 1:
             raise InputError(f"data.min_foreground is {min_foreground}, but a share from 0 to below 1 is needed")
         if volumes < 1:
@@ -186,13 +95,13 @@ class CaseDataModule(LocalizationDataModule):
         self._read = partial(read_table, Path(cases), negative=negative, shares=shares, allow_outside=allow_outside)
         self.test_split = test_split
         self.predict_split = predict_split
-        self.normalization: Normalization = normalization
-        self.framing = framing or Framing()
+        self.sampling: Sampling = sampling
         self.slices: Plane | None = slices
         self.min_foreground, self.volumes, self.negative = min_foreground, volumes, negative
         self.cache = cache
         self.check_leakage = check_leakage
-        self._datasets: dict[str, CaseDataset | SliceDataset] = {}
+        self.leave_out: frozenset[str] = frozenset()
+        self._datasets: dict[tuple[str, Scaling, str], CaseDataset | SliceDataset] = {}
 
     @cached_property
     def table(self) -> CaseTable:
@@ -207,7 +116,7 @@ class CaseDataModule(LocalizationDataModule):
         module = self.trainer.lightning_module if self.trainer else None
         task = self._task or getattr(module, "task", None)
         classes = self._classes or getattr(module, "classes", None)
-        predicting = self.trainer is not None and self.trainer.state.fn == "predict"
+        predicting = self._predicting
         if names_scans(self.path):
             if not predicting:
                 raise InputError(
@@ -224,10 +133,25 @@ class CaseDataModule(LocalizationDataModule):
 
     @cached_property
     def layout(self) -> Layout:
-        """Task and classes of the table; channels and axes of its first image."""
-        shape = read_image(self.table.cases[0].images).voxels.shape
-        dims = len(shape) - 1 if self.slices is None else 2
-        return Layout(self.table.task, self.table.classes, channels=shape[0], dims=dims)
+        """Task and classes of the table; channels and axes of its first image, in prediction of the first to be read.
+
+        Raises:
+            InputError: If the image cannot be read; in prediction, if none can.
+        """
+        shape = self._first_shape()
+        return Layout(
+            self.table.task, self.table.classes, channels=shape[0], dims=len(shape) - 1 if self.slices is None else 2
+        )
+
+    def _first_shape(self) -> tuple[int, ...]:
+        unreadable: InputError | None = None
+        for case in self.table.cases if self._predicting else self.table.cases[:1]:
+            try:
+                return read_image(case.images).voxels.shape
+            except InputError as error:
+                unreadable = unreadable or error
+        assert unreadable is not None
+        raise unreadable
 
     def dataset(self, split: Split | Literal["predict"]) -> CaseDataset | SliceDataset:
         """The cases of a split, or their slices; the same object each time, so that its cache lasts.
@@ -235,34 +159,86 @@ class CaseDataModule(LocalizationDataModule):
         Raises:
             InputError: If there are none, or if they have no labels.
         """
-        if split not in self._datasets:
+        # A checkpoint, which is loaded late, may bring another scale and grid.
+        key = (split, self.scaling, repr(self.framing))
+        if key not in self._datasets:
             wanted = {"predict": self.predict_split, "test": self.test_split}.get(split, split)
-            cases = [case for case in self.table.cases if wanted in ("all", case.split)]
-            if not cases:
-                raise InputError(
-                    f"{self.path}: no case is in the split '{wanted}'; give a column 'split', or more cases"
-                )
-            if split != "predict" and self.table.task is None:
-                raise InputError(f"{self.path}: has no column 'label', which all but predict needs")
-            made = CaseDataset(cases, self.table, self.normalization, self.framing, self.slices, self.cache)
-            self._datasets[split] = made if self.slices is None else self._sliced(made, split)
+            made = self._volumes(wanted, self.scaling)
+            self._datasets[key] = made if self.slices is None else self._sliced(made, split)
             if split != "predict":
-                dataset = self._datasets[split]
-                labels = dataset.labels if isinstance(dataset, SliceDataset) else [case.label for case in cases]
-                self._warn_of_one_class(labels, wanted)
-        return self._datasets[split]
+                self._warn_of_one_class(self._labels(self._datasets[key]), wanted)
+        return self._datasets[key]
 
-    def training_order(self) -> EpochSampler:
-        """Every training case once an epoch; slices so that few volumes are asked for at a time."""
-        dataset = self.dataset("train")
-        return (
-            dataset.order(self._epoch) if isinstance(dataset, SliceDataset) else EpochSampler(len(dataset), self._epoch)
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Cases to predict, but for those to be left out; a batch is of one where the images differ in shape.
+
+        A case that cannot be read is named under ``failed`` of its batch, and the others are done.
+        """
+        made = self._volumes(self.predict_split, self.scaling)
+        failures: dict[str, str] = {}
+        cases, shapes = [], set()
+        for index, case in enumerate(made.cases):
+            if case.name in self.leave_out:
+                continue
+            try:
+                shapes.add(made.grid(index).shape)
+                cases.append(case)
+            except InputError as error:
+                failures[case.name] = str(error)
+        made.cases = cases
+        chosen: CaseDataset | SliceDataset = made
+        names = [case.name for case in cases]
+        if self.slices is not None and cases:
+            chosen = self._sliced(made, "predict")
+            names = [place.case for _, place in chosen.places]
+        tolerant = TolerantDataset(chosen, names, self.layout, failures)
+        return DataLoader(
+            tolerant,
+            batch_size=self.batch_size if len(shapes) == 1 else 1,
+            num_workers=self.num_workers,
+            collate_fn=collate_readable,
+            pin_memory=torch.cuda.is_available(),
         )
+
+    def training_order(self) -> EpochSampler | BalancedSampler:
+        """Every training case once an epoch, or each class equally often.
+
+        Slices come so that few volumes are asked for at a time, unless they are balanced.
+        """
+        dataset = self.dataset("train")
+        if self.sampling == "balanced":
+            return BalancedSampler(groups_of(self.training_labels().tolist()), self._epoch)
+        if isinstance(dataset, SliceDataset):
+            return dataset.order(self._epoch)
+        return EpochSampler(len(dataset), self._epoch)
+
+    def training_images(self) -> CaseDataset:
+        """The training cases as they are in their files, brought to the network's grid; of slices, their volumes."""
+        return self._volumes("train", Scaling(Normalization("none")))
+
+    def training_labels(self) -> Tensor:
+        """Labels of the training cases."""
+        return torch.tensor(self._labels(self.dataset("train")))
+
+    @property
+    def _predicting(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == "predict"
+
+    def _volumes(self, wanted: str, scaling: Scaling) -> CaseDataset:
+        cases = [case for case in self.table.cases if wanted in ("all", case.split)]
+        if not cases:
+            raise InputError(f"{self.path}: no case is in the split '{wanted}'; give a column 'split', or more cases")
+        if not self._predicting and self.table.task is None:
+            raise InputError(f"{self.path}: has no column 'label', which all but predict needs")
+        return CaseDataset(cases, self.table, scaling, self.framing, self.slices, self.cache)
 
     def _sliced(self, made: CaseDataset, split: str) -> SliceDataset:
         assert self.slices is not None
         whole = split == "predict"
         return SliceDataset(made, self.slices, self.min_foreground, self.negative, self.volumes, whole=whole)
+
+    def _labels(self, dataset: CaseDataset | SliceDataset) -> list[int | tuple[int, ...] | None]:
+        return dataset.labels if isinstance(dataset, SliceDataset) else [case.label for case in dataset.cases]
 
     def _warn_of_one_class(self, labels: Sequence[object], split: str) -> None:
         if self.table.task == "binary" and len(set(labels)) == 1:

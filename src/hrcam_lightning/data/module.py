@@ -1,20 +1,24 @@
-"""What every data module shares: loaders, the order of training cases, collation."""
+"""What every data module shares: loaders, scaling and augmentation of images, collation."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Sized
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hrcam_lightning.data.augment import Augmentation, augment
+from hrcam_lightning.data.frame import Framing
+from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, Shorthand, measure
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -27,15 +31,35 @@ Sample = dict[str, Any]
 """One case: the keys of `Batch` without the batch axis."""
 
 
+class Images(Protocol):
+    """Images by number, as they were before they are scaled."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Floats:
+        """The image (C, *S) of a case."""
+        ...
+
+
 class LocalizationDataModule(LightningDataModule, ABC):
     """Data module whose batches are `hrcam_lightning.data.contract.Batch` and that says what network fits them.
 
     Args:
         batch_size: Cases a batch.
         num_workers: Loader processes; 0 reads in the main one, which is quickest for small images on few cores.
+        normalization: How images are scaled; as in the checkpoint if not given, ``zscore`` where there is none.
+        augmentation: What is done to training images; nothing if not given.
+        framing: How images are brought to the network's grid; as in the checkpoint if not given, else as they are.
     """
 
-    def __init__(self, batch_size: int = 16, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        normalization: Shorthand | Normalization | None = None,
+        augmentation: Augmentation | None = None,
+        framing: Framing | None = None,
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}, but must be at least 1")
@@ -43,6 +67,11 @@ class LocalizationDataModule(LightningDataModule, ABC):
             raise InputError(f"data.num_workers is {num_workers}, but must not be negative")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.normalization: Shorthand | Normalization | None = normalization
+        self.augmentation = augmentation
+        self._scaling: Scaling | None = None
+        self._asked_framing = framing
+        self._stored_framing: Framing | None = None
 
     @property
     @abstractmethod
@@ -58,7 +87,7 @@ class LocalizationDataModule(LightningDataModule, ABC):
         """
 
     @abstractmethod
-    def training_order(self) -> EpochSampler:
+    def training_order(self) -> Sampler[int]:
         """The order in which the training cases are visited."""
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -68,6 +97,68 @@ class LocalizationDataModule(LightningDataModule, ABC):
             for key, value in batch.items()
         }
         return cast("Batch", moved)
+
+    @abstractmethod
+    def training_images(self) -> Images:
+        """The images of the training cases, which some ways of scaling are measured on."""
+
+    @abstractmethod
+    def training_labels(self) -> Tensor:
+        """Labels of the training cases: (N,) class numbers, or (N, K) findings for a multilabel task."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled. Measured on the training images when it is first asked for, if it goes by them.
+
+        Raises:
+            InputError: If a checkpoint is to be used and does not hold what was measured.
+        """
+        if self.normalization is not None:
+            rule = Normalization.of(self.normalization)
+        else:
+            rule = self._scaling.rule if self._scaling else Normalization("zscore")
+        if self._scaling is None or self._scaling.rule != rule:
+            self._scaling = self._measured(rule) if rule.over == "training" else Scaling(rule)
+        return self._scaling
+
+    @property
+    def framing(self) -> Framing:
+        """How images are brought to the network's grid."""
+        return self._asked_framing or self._stored_framing or Framing()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: scale and grid of the images that the network has learnt from."""
+        return {"normalization": self.scaling.state(), "framing": asdict(self.framing)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Show the checkpoint's network images as it knows them; nothing is measured again.
+
+        A network that took images as they were may be given any framing: the user's scans may need one to fit it. One
+        that was trained on crops may be given another crop, or none.
+
+        Raises:
+            InputError: If the user asks for another scale, or for another framing than a network was trained with.
+        """
+        stored = Scaling.of_state(state_dict["normalization"])
+        if self.normalization is not None and Normalization.of(self.normalization) != stored.rule:
+            raise InputError(
+                f"the checkpoint was trained with data.normalization '{stored.rule}', "
+                f"but '{Normalization.of(self.normalization)}' is asked for: leave it out, or train anew with it"
+            )
+        self._scaling = stored
+        framing = Framing(**state_dict["framing"])
+        if self._asked_framing is not None and not _agree(framing, self._asked_framing):
+            raise InputError(
+                f"the checkpoint was trained with data.framing {_words(framing)}, but {_words(self._asked_framing)} "
+                "is asked for: leave it out, or train anew with it"
+            )
+        self._stored_framing = framing
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches where they are, which is on the device; no others."""
+        if self.augmentation is None or self.trainer is None or not self.trainer.training:
+            return batch
+        return augment(batch, self.augmentation, torch.initial_seed(), self.trainer.global_step)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training cases, in another order each epoch."""
@@ -107,30 +198,56 @@ class LocalizationDataModule(LightningDataModule, ABC):
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
 
+    def _measured(self, rule: Normalization) -> Scaling:
+        """Measure on the training images, in one process for all."""
+        trainer = self.trainer
+        if trainer is not None and trainer.ckpt_path:
+            raise InputError(
+                f"the checkpoint does not know the scale of its training images, but data.normalization is '{rule}': "
+                "use a checkpoint that was trained with it, or scale each image by itself"
+            )
+        if trainer is None or trainer.world_size == 1:
+            return measure(rule, self._read_training_images())
+        found: Scaling | InputError | None = None
+        if trainer.is_global_zero:
+            try:
+                found = measure(rule, self._read_training_images())
+            except InputError as error:  # the other processes wait for an answer, whatever it is
+                found = error
+        found = trainer.strategy.broadcast(found)
+        if isinstance(found, InputError):
+            raise found
+        assert found is not None
+        return found
 
-class EpochSampler(Sampler[int]):
-    """A permutation for each epoch that follows from the run's seed and the epoch alone.
+    def _read_training_images(self) -> Iterable[Floats]:
+        images = _Unscaled(self.training_images())
+        loader = DataLoader(images, batch_size=None, num_workers=self.num_workers)
+        shown = self.trainer is not None and self.trainer.progress_bar_callback is not None
+        for image in track(loader, "Measuring the training images", total=len(images), disable=not shown):
+            yield image.numpy()
 
-    A resumed run goes on with the order that an uninterrupted one would have had.
 
-    Args:
-        count: Cases an epoch.
-        epoch: Says which epoch it is.
-        start: First case of an epoch; constant 0 for a fixed set.
-    """
+def _agree(trained: Framing, asked: Framing) -> bool:
+    """Whether a network that was trained with one framing sees the same voxels in another, but for what is cut off."""
+    if trained == Framing():
+        return True
+    if "stretch" in (trained.fit, asked.fit):
+        return trained == asked
+    return (trained.orientation, trained.spacing) == (asked.orientation, asked.spacing)
 
-    def __init__(self, count: int, epoch: Callable[[], int], start: Callable[[int], int] = lambda _: 0) -> None:
-        self.count, self.epoch, self.start = count, epoch, start
+
+class _Unscaled(Dataset["Tensor"]):
+    """Images alone, for a loader."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.images)
 
-    def __iter__(self) -> Iterator[int]:
-        order = self._generator().permutation(self.count)
-        yield from (int(index) for index in self.start(self.epoch()) + order)
-
-    def _generator(self) -> np.random.Generator:
-        return np.random.default_rng([torch.initial_seed() % 2**63, self.epoch()])
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(self.images.image(index))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -162,6 +279,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if "cue" in first:
         batch["cue"] = torch.stack([sample["cue"] for sample in samples])
     return batch
+
+
+def _words(framing: Framing) -> str:
+    """The settings that are given, as in YAML."""
+    given = [f"{name}: {value}" for name, value in asdict(framing).items() if value is not None]
+    return "{" + ", ".join(given) + "}"
 
 
 def _size(image: Tensor) -> str:

@@ -12,14 +12,17 @@ from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout
 from hrcam_lightning.data.frame import Framing, Grid
-from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
-from hrcam_lightning.data.readers import Normalization, normalize
+from hrcam_lightning.data.module import AnySplit, LocalizationDataModule, Sample, Split
+from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, Shorthand
+from hrcam_lightning.data.sampling import EpochSampler
 from hrcam_lightning.errors import InputError
-from synth import Phantoms, PhantomSpec, SpecError
+from synth import PhantomCase, Phantoms, PhantomSpec, SpecError
 from synth.spec import SPLITS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hrcam_lightning.data.augment import Augmentation
 
 
 class PhantomDataset(Dataset[Sample]):
@@ -29,7 +32,7 @@ class PhantomDataset(Dataset[Sample]):
         phantoms: Where they are drawn.
         first: Index of the first one.
         count: How many there are. Indices beyond may be asked for all the same: phantoms are endless.
-        normalization: How an image is scaled by its own values.
+        scaling: How images are scaled.
         contrast: One number, of the lesions' contrast over that of the specification. A tensor in shared memory, so
             that a change reaches the loader processes.
     """
@@ -39,7 +42,7 @@ class PhantomDataset(Dataset[Sample]):
         phantoms: Phantoms,
         first: int,
         count: int,
-        normalization: Normalization,
+        scaling: Scaling,
         contrast: Tensor | None = None,
     ) -> None:
         self.phantoms = phantoms
@@ -47,18 +50,25 @@ class PhantomDataset(Dataset[Sample]):
         self._contrasted = {1.0: phantoms}
         self.first = first
         self.count = count
-        self.normalization: Normalization = normalization
+        self.scaling = scaling
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Sample:
+    def image(self, index: int) -> Floats:
+        """The image (1, *S) of a case, not scaled."""
+        return self._case(index).image[None]
+
+    def _case(self, index: int) -> PhantomCase:
         try:
-            case = self._source()[self.first + index]
+            return self._source()[self.first + index]
         except SpecError as error:  # a lesion that found no room
             raise InputError(f"case {self.first + index} of the spec '{self.phantoms.spec.name}': {error}") from error
+
+    def __getitem__(self, index: int) -> Sample:
+        case = self._case(index)
         sample: Sample = {
-            "image": torch.from_numpy(normalize(case.image[None], self.normalization)),
+            "image": torch.from_numpy(self.scaling(case.image[None])),
             "label": case.label,
             "mask": torch.from_numpy(case.masks),
             "case": case.name,
@@ -103,7 +113,9 @@ class PhantomDataModule(LocalizationDataModule):
         counts: Cases of train, val, test and reversed (where there is a cue); the spec's own if not given.
         test_split: Which cases `test` takes.
         predict_split: Which cases `predict` takes.
-        normalization: How an image is scaled by its own values.
+        normalization: How images are scaled: ``zscore``, ``minmax``, ``none``, or in full. As the checkpoint's network
+            knows them if not given, ``zscore`` for a new one.
+        augmentation: What is done to training images; nothing if not given.
         batch_size: Cases a batch.
         num_workers: Loader processes.
 
@@ -117,11 +129,12 @@ class PhantomDataModule(LocalizationDataModule):
         counts: dict[str, int] | None = None,
         test_split: AnySplit = "test",
         predict_split: AnySplit = "test",
-        normalization: Normalization = "zscore",
+        normalization: Shorthand | Normalization | None = None,
+        augmentation: Augmentation | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, normalization, augmentation)
         if seed < 0:
             raise InputError(f"data.seed is {seed}, but must not be negative")
         self.path = spec
@@ -130,7 +143,6 @@ class PhantomDataModule(LocalizationDataModule):
         self._counts = counts or {}
         self.test_split: AnySplit = test_split
         self.predict_split: AnySplit = predict_split
-        self.normalization: Normalization = normalization
         self._contrast: Tensor = torch.ones((), dtype=torch.float64).share_memory_()  # type: ignore[no-untyped-call]
 
     @cached_property
@@ -186,6 +198,9 @@ class PhantomDataModule(LocalizationDataModule):
         Raises:
             InputError: If the spec has no such split.
         """
+        return self._dataset(split, self.scaling)
+
+    def _dataset(self, split: Split | Literal["predict"], scaling: Scaling) -> PhantomDataset:
         name = {"predict": self.predict_split, "test": self.test_split}.get(split, split)
         if name not in SPLITS:
             raise InputError(f"'{name}' is not a split of the spec '{self.spec.name}'; it may have {', '.join(SPLITS)}")
@@ -198,7 +213,16 @@ class PhantomDataModule(LocalizationDataModule):
         phantoms = Phantoms(self.spec, self.seed)
         drawn = phantoms.reversed if name == "reversed" else phantoms
         contrast = self._contrast if split == "train" else None
-        return PhantomDataset(drawn, first, self.counts[name], self.normalization, contrast)
+        return PhantomDataset(drawn, first, self.counts[name], scaling, contrast)
+
+    def training_images(self) -> PhantomDataset:
+        """The training phantoms of the first epoch, not scaled."""
+        return self._dataset("train", Scaling(Normalization("none")))
+
+    def training_labels(self) -> Tensor:
+        """Labels of the training phantoms of the first epoch; nothing is drawn but these."""
+        images = self.training_images()
+        return torch.tensor([images.phantoms.label(images.first + index) for index in range(len(images))])
 
     def training_order(self) -> EpochSampler:
         """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""

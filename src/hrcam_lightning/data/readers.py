@@ -10,14 +10,13 @@ import numpy as np
 from hrcam_lightning.data.dicom import dicom_grid, is_dicom, read_dicom
 from hrcam_lightning.data.nifti import nifti_grid, read_nifti
 from hrcam_lightning.data.pictures import read_picture
-from hrcam_lightning.data.scan import Affine, Bools, Floats, Scan, size_of
+from hrcam_lightning.data.scan import Affine, Bools, Scan, size_of
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Normalization = Literal["zscore", "minmax", "none"]
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -132,23 +131,6 @@ def read_mask(path: Path, image_path: Path, scan: Scan, values: Sequence[int] = 
             f"{path}: the mask holds {shown}, not 0 and 1 alone; say which number is the class, as {path.name}=2"
         )
     return np.asarray(numbers != 0)
-
-
-def normalize(voxels: Floats, how: Normalization) -> Floats:
-    """Scale an image (C, *S) by its own values, each channel alone.
-
-    ``zscore``: mean 0, standard deviation 1. ``minmax``: 0 to 1. A constant channel becomes 0.
-    """
-    if how == "none":
-        return voxels
-    axes = tuple(range(1, voxels.ndim))
-    wide = voxels.astype(np.float64)
-    if how == "zscore":
-        low, span = wide.mean(axes, keepdims=True), wide.std(axes, keepdims=True)
-    else:
-        low = wide.min(axes, keepdims=True)
-        span = wide.max(axes, keepdims=True) - low
-    return np.asarray((wide - low) / np.where(span > 0, span, 1), dtype=np.float32)
 
 
 def _find(path: Path) -> tuple[Path, int | None]:

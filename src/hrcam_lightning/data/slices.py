@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import SlicePlace
 from hrcam_lightning.data.frame import Grid
-from hrcam_lightning.data.module import EpochSampler, Sample
+from hrcam_lightning.data.module import Sample
+from hrcam_lightning.data.sampling import EpochSampler, generator_of
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ class Volumes(Protocol):
     table: CaseTable
 
     def __getitem__(self, index: int) -> Sample: ...
-
-    def image(self, index: int) -> Floats:
-        """The image (C, *S) on the network's grid, not scaled."""
-        ...
 
     def grid(self, index: int) -> Grid:
         """The network's grid."""
@@ -102,11 +99,6 @@ class SliceDataset(Dataset[Sample]):
         if "cue" in volume:
             sample["cue"] = volume["cue"].select(place.axis, place.index).clone()
         return sample
-
-    def image(self, index: int) -> Floats:
-        """The image (C, *S) of a slice, not scaled."""
-        number, place = self.places[index]
-        return np.asarray(self.volumes.image(number).take(place.index, 1 + place.axis))
 
     def order(self, epoch: Callable[[], int]) -> VolumeOrder:
         """An order for training that asks for few volumes at a time."""
@@ -188,7 +180,7 @@ class VolumeOrder(EpochSampler):
         self.groups, self.together = groups, together
 
     def __iter__(self) -> Iterator[int]:
-        rng = self._generator()
+        rng = generator_of(self.epoch())
         volumes = rng.permutation(len(self.groups))
         for first in range(0, len(volumes), self.together):
             mixed = [index for volume in volumes[first : first + self.together] for index in self.groups[volume]]
