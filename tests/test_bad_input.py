@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -30,6 +31,14 @@ def _broken(name: str, set_: Path, tmp_path: Path) -> Path:
         voxels = voxels.copy()
         voxels[3, 3] = np.nan
         save(voxels, load(image).affine, image)
+    elif name == "claims":
+        whole = gzip.decompress(image.read_bytes())
+        image.write_bytes(gzip.compress(whole[:42] + b"\xff\x7f" * 3 + whole[48:]))
+    elif name == "outside":
+        image.rename(tmp_path / "elsewhere.nii.gz")
+        image.symlink_to(tmp_path / "elsewhere.nii.gz")
+    elif name == "numbers":
+        save(np.asarray(load(mask).dataobj) * 3, load(mask).affine, mask)
     elif name == "shape":
         save(np.ones((5, 5, 1), np.uint8), np.eye(4), mask)
     elif name == "affine":
@@ -54,6 +63,9 @@ def _broken(name: str, set_: Path, tmp_path: Path) -> Path:
         ("affine", "has another affine than its image"),
         ("label", "the label 'lesoin' is unknown; known are normal, lesion"),
         ("missing", "does not exist"),
+        ("claims", "which a file of"),
+        ("outside", "lies outside the table's folder"),
+        ("numbers", "the mask holds 0, 3, not 0 and 1 alone"),
         ("swapped", "the mask shows lesion, but the label of"),
     ],
 )

@@ -111,7 +111,7 @@ def test_predict_writes_maps_on_the_images_grid(fitted: Path, tiny_set: Path) ->
     unlabelled = fitted.parent / "scans.csv"
     some = rows_of(table)[:3]
     unlabelled.write_text("\n".join(["image", *(str(tiny_set / row["image"]) for row in some)]))
-    main(again("predict", fitted, unlabelled, "--predictions.folder", "out"))
+    main(again("predict", fitted, unlabelled, "--predictions.folder", "out", "--data.allow_outside", "true"))
     out = fitted.parent / "out"
     rows = rows_of(out / "predictions.csv")
     assert len(rows) == 3

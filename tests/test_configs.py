@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -29,7 +31,22 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs").symlink_to(ROOT / "configs")
     demo = ["generate", str(folder / "data/demo"), "--config", str(ROOT / "configs/synth/demo.yaml")]
     assert synth_main([*demo, "--splits", "train=8,val=4,test=4"]) == 0
+    _write_flair(folder / "data/flair")
     return folder
+
+
+def _write_flair(folder: Path) -> None:
+    """A volume in place of the real one, stored alike: L-A-S, skull-stripped, with the lesions of half its slices."""
+    folder.mkdir()
+    voxels, lesions = np.zeros((24, 28, 12), np.float32), np.zeros((24, 28, 12), np.uint8)
+    voxels[3:-3, 3:-3] = np.random.default_rng(0).normal(80, 9, (18, 22, 12))
+    lesions[9:12, 10:13, ::2] = 1
+    affine = np.diag([-1.0, 1, 1, 1])
+    nib.save(nib.Nifti1Image(voxels + 60 * lesions, affine), folder / "flair.nii.gz")  # type: ignore[no-untyped-call]
+    nib.save(nib.Nifti1Image(lesions, affine), folder / "lesions.nii.gz")  # type: ignore[no-untyped-call]
+    blocks = {"0:6": "train", "6:9": "val", "9:12": "test"}
+    rows = [f"flair.nii.gz,lesion,lesions.nii.gz,{block},{split}" for block, split in blocks.items()]
+    (folder / "cases.csv").write_text("\n".join(["image,label,mask,slices,split", *rows]))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)

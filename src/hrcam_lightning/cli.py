@@ -100,6 +100,9 @@ class HrcamCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in ("fit", "retrofit"):
             parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is there.")
+        elif subcommand == "predict":
+            parser.add_argument("--resume", action="store_true", help="Leave out the cases that are done already.")
+            parser.link_arguments("resume", "predictions.resume")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -164,6 +167,20 @@ class HrcamCLI(LightningCLI):
     def after_test(self) -> None:
         """Say where the files are."""
         self._say_where("test")
+
+    def after_predict(self) -> None:
+        """Say which scans could not be read; the others are done by now.
+
+        Raises:
+            InputError: If there are any, so that the exit code tells of them.
+        """
+        unreadable = next(one.unreadable for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
+        if unreadable:
+            first = next(iter(sorted(unreadable)))
+            raise InputError(
+                f"{len(unreadable)} of the scans could not be read, the others are done. {unreadable[first]} "
+                "(all of them are in unreadable.csv; mend them and predict with --resume)"
+            )
 
     def _say_where(self, stage: str) -> None:
         folder = f"{self.trainer.default_root_dir}/{stage}"

@@ -201,6 +201,10 @@ def test_frames_with_places_are_a_volume_and_others_are_chosen(tmp_path: Path) -
 def test_what_is_not_one_evenly_spaced_stack_is_refused(tmp_path: Path) -> None:
     _series(tmp_path / "rounded", AXIAL, [0, 0.6, 1.3, 1.9, 2.5])  # of 0.625 mm, written to a tenth
     assert read_scan(tmp_path / "rounded").voxels.shape == (1, 6, 4, 5)
+    report = _dataset(np.zeros((4, 6), np.int16), SeriesInstanceUID=generate_uid())
+    del report.PixelData, report.Rows
+    report.save_as(tmp_path / "rounded/DICOMDIR")
+    assert read_scan(tmp_path / "rounded").voxels.shape == (1, 6, 4, 5)  # it is passed over
     _series(tmp_path / "gap", AXIAL, [0, 2, 4, 8, 10])
     _series(tmp_path / "echoes", AXIAL, [0, 2, 2, 4])
     (tmp_path / "empty").mkdir()
@@ -263,7 +267,7 @@ def test_hostile_dicom_ends_with_one_sentence(tmp_path: Path, monkeypatch: pytes
         "still.dcm": "spacing not > 0",
         "bent.dcm": "no pair of directions at right angles",
         "table.dcm": "through a table of their own",
-        "report.dcm": "may be damaged",
+        "report.dcm": "without an image, as a report or a directory; leave it out",
     }.items():
         with pytest.raises(InputError, match=words) as caught:
             read_scan(tmp_path / name)

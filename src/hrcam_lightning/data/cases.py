@@ -101,13 +101,13 @@ class CaseDataset(Dataset[Sample]):
             mask = torch.zeros(len(self.table.classes), *frame.grid.shape, dtype=torch.bool)
             for name, path in case.masks.items():
                 k = self.table.classes.index(name)
-                stored = read_mask(path, case.images[0], scan, case.numbers.get(name, ()))
+                stored = read_mask(path, case.images[0], scan, case.numbers.get(name, ()))[cut]
                 if stored.any() and not self._has(case.label, k):
                     raise InputError(
                         f"{path}: the mask shows {name}, but the label of {case.name} does not; mend either"
                     )
-                mask[k] = torch.from_numpy(frame.mask(stored[cut]))
-                if stored[cut].any() and not mask[k].any():
+                mask[k] = torch.from_numpy(frame.mask(stored))
+                if stored.any() and not mask[k].any():
                     self._warn_of_lost(path)
             sample["label"], sample["mask"], sample["subject"] = case.label, mask, case.subject
             if self._cued:

@@ -45,6 +45,8 @@ class Batch(TypedDict):
             two axes of the slice come first.
         frame: The way from each file's grid to the image's and back; of a slice, its volume's.
         slice: Where each image lies in its volume; only of data that are slices.
+        failed: Name and reason of each case that could not be read, and is not in the batch; only in prediction, where
+            a batch of such cases alone has ``case`` and ``failed`` and nothing else.
     """
 
     image: Tensor
@@ -56,6 +58,7 @@ class Batch(TypedDict):
     affine: list[np.ndarray[tuple[int, int], np.dtype[np.float64]] | None]
     frame: list[Frame]
     slice: NotRequired[list[SlicePlace]]
+    failed: NotRequired[list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ def _arrange(path: Path, number: int | None) -> tuple[list[_Plane], Affine | Non
     if not files:
         raise InputError(f"{path}: is a folder without DICOM files; give an image file, or the folder of a series")
     headers = [_open(file) for file in files]
+    if path.is_dir() and any("Rows" in header for header in headers):  # reports and directories may lie beside images
+        pairs = [(file, header) for file, header in zip(files, headers, strict=True) if "Rows" in header]
+        files, headers = [file for file, _ in pairs], [header for _, header in pairs]
+    for file, header in zip(files, headers, strict=True):
+        _check(file, header)
     _refuse_several_series(path, headers)
     planes = [
         _plane(file, header, frame)
@@ -213,25 +218,36 @@ def _refuse_several_series(path: Path, headers: Sequence[Dataset]) -> None:
 def _open(path: Path, *, pixels: bool = False) -> Dataset:
     pydicom = _pydicom()
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=None if pixels else TAGS)
-        if not pixels:
-            for _ in header.iterall():  # pydicom looks at a value when it is first asked for
-                pass
-            samples, bits = int(header.get("SamplesPerPixel", 1)), int(header.BitsAllocated)
-            frames = int(header.get("NumberOfFrames") or 1)
-            claimed = int(header.Rows) * int(header.Columns) * samples * frames * bits // 8
-            syntax = header.file_meta.TransferSyntaxUID
-            packed = bool(syntax.is_compressed or syntax.is_deflated)
-            known = samples == 1 or header.PhotometricInterpretation.startswith(("RGB", "YBR"))
+        dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=None if pixels else TAGS)
+        for _ in () if pixels else dataset.iterall():  # pydicom looks at a value when it is first asked for
+            pass
     except (*BROKEN, pydicom.errors.InvalidDicomError) as error:
         raise _damaged(path, error) from error
-    if not pixels:
-        if not claimed or frames < 1:
-            raise InputError(f"{path}: has no pixels; leave it out")
-        check_claim(path, claimed, packed=packed)
-        if "ModalityLUTSequence" in header or header.get("PhotometricInterpretation") == "PALETTE COLOR" or not known:
-            raise InputError(f"{path}: its values go through a table of their own; convert it to plain grey or RGB")
-    return header  # type: ignore[no-any-return]
+    return dataset  # type: ignore[no-any-return]
+
+
+def _check(path: Path, header: Dataset) -> None:
+    """Look at what a header claims before pixels are read.
+
+    Raises:
+        InputError: If they cannot be there, or cannot be read.
+    """
+    if "Rows" not in header:
+        raise InputError(f"{path}: is a DICOM file without an image, as a report or a directory; leave it out")
+    try:
+        samples, frames = int(header.get("SamplesPerPixel", 1)), int(header.get("NumberOfFrames") or 1)
+        kind = str(header.PhotometricInterpretation)
+        bits = int(header.BitsAllocated) * (2 if kind == "YBR_FULL_422" else samples)  # two pixels share their colour
+        claimed = int(header.Rows) * int(header.Columns) * frames * bits // 8
+        syntax = header.file_meta.TransferSyntaxUID
+        packed = bool(syntax.is_compressed or syntax.is_deflated)
+    except BROKEN as error:
+        raise _damaged(path, error) from error
+    if not claimed or frames < 1:
+        raise InputError(f"{path}: has no pixels; leave it out")
+    check_claim(path, claimed, packed=packed)
+    if "ModalityLUTSequence" in header or not kind.startswith(("MONOCHROME", "RGB", "YBR")):
+        raise InputError(f"{path}: its values go through a table of their own; convert it to plain grey or RGB")
 
 
 def _pixels(plane: _Plane, dataset: Dataset) -> Floats:
