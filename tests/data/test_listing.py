@@ -63,7 +63,8 @@ def test_a_scan_that_is_named_is_taken_whatever_it_is_called(scans: Path) -> Non
 def test_what_is_a_table(scans: Path) -> None:
     named = [scans, scans / "b/1.png", scans / "none.nii.gz", scans / "*.png", scans / "b/1.png#0"]
     assert [names_scans(str(one)) for one in named] == [True] * len(named)
-    assert [names_scans(str(scans / one)) for one in ("notes.txt", "none.csv")] == [False, False]
+    text(scans / "cases[1].csv", "image")
+    assert [names_scans(str(scans / one)) for one in ("notes.txt", "none.csv", "cases[1].csv")] == [False] * 3
 
 
 def test_links_to_folders_are_not_followed(scans: Path) -> None:

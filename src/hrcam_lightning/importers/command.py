@@ -39,10 +39,10 @@ def run(args: Sequence[str]) -> None:
     """
     arguments = _parser().parse_args(args)
     out: Path = arguments.out or arguments.home(arguments) / "cases.csv"
-    if out.exists() and not arguments.overwrite:  # said before a large set is read; `write_table` makes sure
+    if out.exists() and not arguments.overwrite:  # said before a large set is read
         raise InputError(f"{out} is there already: replace it with --overwrite, or choose another --out")
     rows: list[Row] = arguments.read(arguments)
-    write_table(out, rows, overwrite=arguments.overwrite)
+    write_table(out, rows)
     show(out, rows, multilabel=arguments.multilabel)
 
 

@@ -46,16 +46,14 @@ class Row:
     subject: str = ""
 
 
-def write_table(path: Path, rows: Sequence[Row], *, overwrite: bool) -> None:
+def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Draw the masks that are not files yet, beside the table, then write the table.
 
     Raises:
-        InputError: If there are no rows, a class cannot be written, or the table is there and is not to be replaced.
+        InputError: If there are no rows, or a class, path or name cannot be written.
     """
     if not rows:
         raise InputError(f"{path}: not written, for no case was found; look at the folder and the options")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already: replace it with --overwrite, or choose another --out")
     for name in sorted({label for row in rows for label in row.labels}):
         if not name or set(name) & set("|=") or name != name.strip() or name.lower() == NEGATIVE:
             raise InputError(
