@@ -42,8 +42,9 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
     commands = [
         shlex.split(line) for block in _blocks("sh") for line in block.splitlines() if line.startswith("hrcam ")
     ]
-    assert {command[1] for command in commands} == {"fit", "test", "predict", "retrofit"}
+    assert {command[1] for command in commands} == {"fit", "test", "predict", "retrofit", "cases"}
     for command in commands:
+        words = command[1:3] if command[1] == "cases" else command[1:2]
         options = {word.partition("=")[0] for word in command if word.startswith("--")} - {
             "--data",
             "--data.cases",
@@ -52,7 +53,7 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
             "--trainer.callbacks.sanity",
         }
         with pytest.raises(SystemExit) as caught:
-            main([command[1], "--help"])
+            main([*words, "--help"])
         assert caught.value.code == 0
         shown = capsys.readouterr().out
         assert [option for option in options if option not in shown] == []

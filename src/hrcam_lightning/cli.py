@@ -1,4 +1,4 @@
-"""The command line: ``hrcam fit | retrofit | validate | test | predict``."""
+"""The command line: ``hrcam fit | retrofit | validate | test | predict``, and ``hrcam cases``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable, replacing
+from hrcam_lightning.importers import command as cases
 from hrcam_lightning.retrofit import RetrofitTrainer
 from hrcam_lightning.task import LocalizationTask
 
@@ -229,6 +230,10 @@ def main(args: Sequence[str] | None = None) -> None:
         InputError: If the data cannot be used.
         jsonargparse.ArgumentError: If the command line or a configuration cannot be read.
     """
+    words = list(args) if args is not None else sys.argv[1:]
+    if words[:1] == ["cases"]:  # needs no network, trainer or configuration
+        cases.run(words[1:])
+        return
     # lightning 2.6 calls jsonargparse functions that version 5 will drop; nothing a user could act on.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -258,7 +263,12 @@ def main(args: Sequence[str] | None = None) -> None:
             "logger": False,
             "callbacks": [MetricsFile()],
         },
-        parser_kwargs={"prog": "hrcam", "version": __version__, "exit_on_error": False},
+        parser_kwargs={
+            "prog": "hrcam",
+            "version": __version__,
+            "exit_on_error": False,
+            "epilog": f"hrcam cases KIND: {cases.SUMMARY}",
+        },
         auto_configure_optimizers=False,
         args=list(args) if args is not None else None,
     )

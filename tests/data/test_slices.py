@@ -254,7 +254,8 @@ def test_a_lesion_lost_by_a_crop_is_said(tmp_path: Path) -> None:
     mask = np.zeros((6, 7, 8), np.uint8)
     mask[0, 0, 0] = 1
     _save(tmp_path / "v.nii", _volume()), _save(tmp_path / "m.nii", mask)
-    rows = ["v.nii,sick,m.nii,train,a", "v.nii,normal,,train,b"]
+    _save(tmp_path / "w.nii", -_volume())
+    rows = ["v.nii,sick,m.nii,train,a", "w.nii,normal,,train,b"]
     made = _module(
         tmp_path, rows, "image,label,mask,split,case", slices=None, framing=Framing(shape=[4, 4, 4])
     ).dataset("train")

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout, TaskKind
 from hrcam_lightning.data.frame import Frame, Framing, Grid
+from hrcam_lightning.data.leakage import check_leakage
+from hrcam_lightning.data.listing import list_scans, names_scans
 from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.readers import Normalization, normalize, read_grid, read_image, read_mask
 from hrcam_lightning.data.slices import Plane, SliceDataset, axis_of, slab
@@ -132,7 +134,8 @@ class CaseDataModule(LocalizationDataModule):
     """Cases of a ``cases.csv``: 2D or 3D NIfTI, PNG, JPEG, TIFF, DICOM; volumes whole or slice by slice.
 
     Args:
-        cases: The table. Only ``image`` and ``label`` are needed, for prediction only ``image``.
+        cases: The table. Only ``image`` and ``label`` are needed, for prediction only ``image``; prediction also takes
+            a scan, a folder of them, or a glob.
         task: Kind of label; found out from the table if not given.
         classes: Names of the maps, in order; found out from the table if not given.
         negative: Label of a case without any finding.
@@ -147,6 +150,7 @@ class CaseDataModule(LocalizationDataModule):
         volumes: Volumes whose slices are mixed in training, and that each loader process keeps in memory.
         allow_outside: Follow paths and links that lead out of the table's folder.
         cache: Keep what was read in memory; worth it for small images.
+        check_leakage: Refuse the same image in two splits, and a mask as an image, by the bytes of the files.
         batch_size: Cases a batch.
         num_workers: Loader processes.
     """
@@ -167,6 +171,7 @@ class CaseDataModule(LocalizationDataModule):
         volumes: int = 8,
         allow_outside: bool = False,
         cache: bool = False,
+        check_leakage: bool = True,
         batch_size: int = 16,
         num_workers: int = 0,
     ) -> None:
@@ -186,6 +191,7 @@ class CaseDataModule(LocalizationDataModule):
         self.slices: Plane | None = slices
         self.min_foreground, self.volumes, self.negative = min_foreground, volumes, negative
         self.cache = cache
+        self.check_leakage = check_leakage
         self._datasets: dict[str, CaseDataset | SliceDataset] = {}
 
     @cached_property
@@ -202,9 +208,18 @@ class CaseDataModule(LocalizationDataModule):
         task = self._task or getattr(module, "task", None)
         classes = self._classes or getattr(module, "classes", None)
         predicting = self.trainer is not None and self.trainer.state.fn == "predict"
+        if names_scans(self.path):
+            if not predicting:
+                raise InputError(
+                    f"{self.path}: scans without labels can be predicted only; give a table of cases, such as "
+                    "`hrcam cases folder DIR` writes"
+                )
+            return list_scans(self.path)
         table = self._read(task=task, classes=classes, labelled=not predicting)
         if self.slices is None and any(case.slices for case in table.cases):
             raise InputError(f"{self.path}: has a column 'slices', so say which way they are cut: --data.slices axial")
+        if self.check_leakage and not predicting:
+            check_leakage(Path(self.path), table.cases)
         return table
 
     @cached_property

@@ -289,3 +289,12 @@ def _pydicom() -> ModuleType:
 
 def _damaged(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path}: cannot be read as DICOM, it may be damaged ({one_line(error)})")
+
+
+def series_of(path: Path) -> str:
+    """The series that a file says it belongs to.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return str(_open(path).get("SeriesInstanceUID", ""))

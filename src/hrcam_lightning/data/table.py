@@ -130,13 +130,18 @@ def read_table(
 
 
 def _stem(row: dict[str, str]) -> str:
-    """Name of a case by its first image, without the ending that says what kind of file it is."""
-    name = row["image"].partition("|")[0].strip().replace("\\", "/")
+    """Name of a case by its first image and its slices."""
+    parts = [image_stem(row["image"].partition("|")[0].strip()), row.get("slices", "").replace(":", "-")]
+    return "_".join(part for part in parts if part)
+
+
+def image_stem(image: str) -> str:
+    """A path without the ending that says what kind of file it is; the number of ``#3`` joins it by ``_``."""
+    name = image.replace("\\", "/")
     found = re.fullmatch(r"(.*?)(?:#(\d+))?", name)
     name, number = (found[1], found[2]) if found else (name, None)
     ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES, *DICOM) if name.lower().endswith(ending)), "")
-    parts = [name[: len(name) - len(ending)], number, row.get("slices", "").replace(":", "-")]
-    return "_".join(part for part in parts if part)
+    return "_".join(part for part in (name[: len(name) - len(ending)], number) if part)
 
 
 def _read_label(path: Path, line: int, text: str, negative: str) -> list[str]:
