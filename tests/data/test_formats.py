@@ -134,6 +134,8 @@ def test_volumes_without_a_place_in_space_are_refused(tmp_path: Path) -> None:
     _refused(flat, "a voxel has no size; mend the spacing")
     _refused(broken("line.nii", (1, 2, 0, 0), (1, 2, 0, 0), (0, 0, 1, 0)), "its affine is singular")
     _refused(broken("nan.nii", (np.nan, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)), "its affine is not finite")
+    lost = broken("lost.nii", (1, 0, 0, np.inf), (0, 1, 0, 0), (0, 0, 1, 0))
+    _refused(lost, "its affine is not finite")
     # A 2D image needs no third axis; it gets one at a right angle.
     slice_ = nib.Nifti1Image(data[..., :1], np.diag([2, 3, 1, 1]))  # type: ignore[no-untyped-call]
     nib.save(slice_, tmp_path / "b.nii")

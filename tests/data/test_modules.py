@@ -110,6 +110,15 @@ def test_a_batch_keeps_the_contract(tiny_set: Path) -> None:
     assert module.layout.__dict__ == {"task": "binary", "classes": ["lesion"], "channels": 1, "dims": 2}
 
 
+def test_tensors_of_a_batch_move_and_the_rest_stays(tiny_set: Path) -> None:
+    module = CaseDataModule(str(tiny_set / "cases.csv"), batch_size=3)
+    batch = next(iter(module.val_dataloader()))
+    moved = module.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert {moved[name].device.type for name in ("image", "label", "mask")} == {"meta"}  # type: ignore[literal-required]
+    assert moved["frame"] is batch["frame"]
+    assert moved["frame"][0].is_identity
+
+
 def test_a_cached_case_is_the_read_one(tiny_set: Path) -> None:
     cached = CaseDataModule(str(tiny_set / "cases.csv"), cache=True).dataset("train")
     plain = CaseDataModule(str(tiny_set / "cases.csv")).dataset("train")

@@ -148,8 +148,8 @@ def test_slices_of_background_are_left_out_but_none_with_a_lesion_and_none_in_pr
             made = _slices(_module(tmp_path, rows, min_foreground=least))
         assert [place.index for _, place in made.places] == kept
     assert [place.index for _, place in _slices(_module(tmp_path, rows), "predict").places] == list(range(6))
-    two = np.stack([np.zeros_like(data), data])
-    np.testing.assert_allclose(foreground(two, 2), [0, 0.04, 0.36, 0.36, 0, 0])
+    for two in ([np.zeros_like(data), data], [data, np.zeros_like(data)]):
+        np.testing.assert_allclose(foreground(np.stack(two), 2), [0, 0.04, 0.36, 0.36, 0, 0])
     _save(tmp_path / "empty.nii", np.zeros((4, 4, 4), np.float32))
     with pytest.raises(InputError, match=r"no slice is left; lower data\.min_foreground"):
         _module(tmp_path, ["empty.nii,normal,,train"]).dataset("train")
@@ -162,6 +162,9 @@ def test_labels_come_from_masks_or_are_inherited_and_that_is_said(tmp_path: Path
     for name in "abc":
         _save(tmp_path / f"{name}.nii", _volume(ord(name)))
     shown = [int(index == 3) for index in range(8)]
+    _save(tmp_path / "numbers.nii", 2 * mask + 3 * np.roll(mask, 2, axis=2))  # 3 in slice 5
+    numbered = _slices(_module(tmp_path, ["a.nii,sick,numbers.nii=2,train"]))
+    assert numbered.labels == shown
     with pytest.warns(
         UserWarning, match="1 cases, b first, have a finding and no mask of it: all their slices inherit"
     ):
