@@ -100,7 +100,8 @@ def test_the_balance_of_the_training_cases_goes_with_the_network(
     lines = [f"{image},{row}" for image, row in zip(images, rows, strict=True)]
     (tmp_path / "cases.csv").write_text("\n".join(["image,split,label", *lines]))
     run = ["--trainer.default_root_dir", "run", "--trainer.max_epochs", "1", "--model.class_weights", "balanced"]
-    main(["fit", *CASES, "cases.csv", *SMALL, *run])
+    outside = ["--data.allow_outside", "true"]
+    main(["fit", *CASES, "cases.csv", *outside, *SMALL, *run])
     state = torch.load("run/best.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(state["class_weights"], torch.tensor([2.5]))
     loaded = LocalizationTask.load_from_checkpoint("run/best.ckpt", weights_only=True)
@@ -108,7 +109,7 @@ def test_the_balance_of_the_training_cases_goes_with_the_network(
     torch.testing.assert_close(loaded.class_weights.cpu(), torch.tensor([2.5]))
     # A test table without any training case.
     (tmp_path / "new.csv").write_text("\n".join(["image,split,label", f"{images[0]},test,1", f"{images[1]},test,0"]))
-    main(again("validate", tmp_path / "run", tmp_path / "cases.csv"))
-    main(again("test", tmp_path / "run", tmp_path / "new.csv"))
-    command = again("test", tmp_path / "run", tmp_path / "new.csv", "--model.class_weights", "none")
+    main(again("validate", tmp_path / "run", tmp_path / "cases.csv", *outside))
+    main(again("test", tmp_path / "run", tmp_path / "new.csv", *outside))
+    command = again("test", tmp_path / "run", tmp_path / "new.csv", *outside, "--model.class_weights", "none")
     assert "trained with another --model.class_weights" in error_of(capsys, monkeypatch, *command)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
 
 from hrcam_lightning import InputError
@@ -115,8 +116,10 @@ def test_tensors_of_a_batch_move_and_the_rest_stays(tiny_set: Path) -> None:
     batch = next(iter(module.val_dataloader()))
     moved = module.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert {moved[name].device.type for name in ("image", "label", "mask")} == {"meta"}  # type: ignore[literal-required]
-    assert moved["frame"] is batch["frame"]
     assert moved["frame"][0].is_identity
+    double = apply_to_collection(batch, torch.Tensor, lambda some: some.double())  # as precision plugins do
+    assert double["image"].dtype == torch.float64
+    assert double["frame"][0].steps == batch["frame"][0].steps
 
 
 def test_a_cached_case_is_the_read_one(tiny_set: Path) -> None:

@@ -135,7 +135,7 @@ def test_only_training_cases_are_measured(tiny_set: Path) -> None:
     for workers in (0, 2):
         module = CaseDataModule(str(tiny_set / "cases.csv"), normalization=TRAINING, num_workers=workers)
         train = [case for case in module.table.cases if case.split == "train"]
-        voxels = np.stack([np.asarray(load(case.image).dataobj) for case in train]).astype(np.float64)
+        voxels = np.stack([np.asarray(load(case.images[0]).dataobj) for case in train]).astype(np.float64)
         assert module.scaling.low == pytest.approx((voxels.mean(),))
         assert module.scaling.span == pytest.approx((voxels.std(),))
     scan = load(module.table.cases[-1].image)

@@ -67,7 +67,7 @@ def test_a_table_is_sampled_as_asked(tiny_set: Path, tmp_path: Path) -> None:
     table.write_text("\n".join(["image,label,split", *rows]))
     seen: dict[str, Counter[int]] = {}
     for sampling in ("natural", "balanced"):
-        module = CaseDataModule(str(table), sampling=cast("Any", sampling), batch_size=5)
+        module = CaseDataModule(str(table), sampling=cast("Any", sampling), batch_size=5, allow_outside=True)
         labels = [label for batch in module.train_dataloader() for label in batch["label"].tolist()]
         seen[sampling] = Counter(labels)
     assert seen == {"natural": {0: 7, 1: 3}, "balanced": {0: 5, 1: 5}}
@@ -100,7 +100,8 @@ def _run(rank: int, port: int, table: str, folder: str) -> None:
     os.environ.update(NODE_RANK="0")
     torch.set_num_threads(1)
     seed_everything(4, verbose=False)
-    module = CaseDataModule(table, sampling="balanced", batch_size=2, normalization=Normalization("zscore", "training"))
+    scale = Normalization("zscore", "training")
+    module = CaseDataModule(table, sampling="balanced", batch_size=2, normalization=scale, allow_outside=True)
     if rank:  # what the first process has measured is sent to the others
         module._read_training_images = lambda: (_ for _ in ()).throw(AssertionError)  # type: ignore[method-assign]
     listener = _Listener()
@@ -125,7 +126,7 @@ def test_two_processes_share_an_epoch_and_one_measures_for_both(tiny_set: Path, 
     spawn(_run, (port, str(tmp_path / "cases.csv"), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert found[0]["state"] == found[1]["state"]
-    alone = CaseDataModule(str(tmp_path / "cases.csv"), sampling="balanced", normalization="none")
+    alone = CaseDataModule(str(tmp_path / "cases.csv"), sampling="balanced", normalization="none", allow_outside=True)
     torch.manual_seed(4)
     names = [case.name for case in alone.table.cases]
     for epoch in range(2):

@@ -224,7 +224,7 @@ def test_each_volume_is_read_once_an_epoch(tmp_path: Path, monkeypatch: pytest.M
         read[paths[0].name] += 1
         return original(paths)
 
-    monkeypatch.setattr("hrcam_lightning.data.cases.read_image", counted)
+    monkeypatch.setattr("hrcam_lightning.data.dataset.read_image", counted)
     order = list(module.training_order())
     for index in order:
         made[index]

@@ -163,7 +163,7 @@ class CaseDataModule(LocalizationDataModule):
         key = (split, self.scaling, repr(self.framing))
         if key not in self._datasets:
             wanted = {"predict": self.predict_split, "test": self.test_split}.get(split, split)
-            made = self._volumes(wanted, self.scaling)
+            made = self._volumes(wanted, self.scaling, labelled=split != "predict")
             self._datasets[key] = made if self.slices is None else self._sliced(made, split)
             if split != "predict":
                 self._warn_of_one_class(self._labels(self._datasets[key]), wanted)
@@ -174,7 +174,7 @@ class CaseDataModule(LocalizationDataModule):
 
         A case that cannot be read is named under ``failed`` of its batch, and the others are done.
         """
-        made = self._volumes(self.predict_split, self.scaling)
+        made = self._volumes(self.predict_split, self.scaling, labelled=False)
         failures: dict[str, str] = {}
         cases, shapes = [], set()
         for index, case in enumerate(made.cases):
@@ -214,7 +214,7 @@ class CaseDataModule(LocalizationDataModule):
 
     def training_images(self) -> CaseDataset:
         """The training cases as they are in their files, brought to the network's grid; of slices, their volumes."""
-        return self._volumes("train", Scaling(Normalization("none")))
+        return self._volumes("train", Scaling(Normalization("none")), labelled=True)
 
     def training_labels(self) -> Tensor:
         """Labels of the training cases."""
@@ -224,11 +224,11 @@ class CaseDataModule(LocalizationDataModule):
     def _predicting(self) -> bool:
         return self.trainer is not None and self.trainer.state.fn == "predict"
 
-    def _volumes(self, wanted: str, scaling: Scaling) -> CaseDataset:
+    def _volumes(self, wanted: str, scaling: Scaling, *, labelled: bool) -> CaseDataset:
         cases = [case for case in self.table.cases if wanted in ("all", case.split)]
         if not cases:
             raise InputError(f"{self.path}: no case is in the split '{wanted}'; give a column 'split', or more cases")
-        if not self._predicting and self.table.task is None:
+        if labelled and self.table.task is None:
             raise InputError(f"{self.path}: has no column 'label', which all but predict needs")
         return CaseDataset(cases, self.table, scaling, self.framing, self.slices, self.cache)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TaskKind = Literal["binary", "multiclass", "multilabel"]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning walks through what a batch holds
 class SlicePlace:
     """Which slice of which volume an image is.
 

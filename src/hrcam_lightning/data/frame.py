@@ -24,7 +24,7 @@ TINY = 1e-6
 SAME = 1e-3  # spacings that differ by less than this share are taken as equal: resampling would only blur
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning walks through what a batch holds
 class Grid:
     """Where the voxels of an image lie.
 
@@ -118,7 +118,7 @@ class Framing:
         return Frame(stored, Grid(shape, affine), axes, tuple(starts.tolist()), tuple(steps.tolist()))
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning walks through what a batch holds
 class Frame:
     """The way from one file's grid to the network's, and back.
 

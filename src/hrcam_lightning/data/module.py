@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sized
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -89,14 +89,6 @@ class LocalizationDataModule(LightningDataModule, ABC):
     @abstractmethod
     def training_order(self) -> Sampler[int]:
         """The order in which the training cases are visited."""
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the tensors. Lightning would walk into the frames too, and refuse them, for they cannot be changed."""
-        moved = {
-            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in batch.items()
-        }
-        return cast("Batch", moved)
 
     @abstractmethod
     def training_images(self) -> Images:
