@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hrcam_lightning.data.ceiling import Ceiling, read_ceiling
 from hrcam_lightning.data.contract import Layout, TaskKind
+from hrcam_lightning.data.known import TABLE, KnownLesions, read_lesions
 from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.readers import Normalization, normalize, read_mask, read_scan
 from hrcam_lightning.data.table import Case, CaseTable, read_table
@@ -154,6 +156,14 @@ class CaseDataModule(LocalizationDataModule):
                 self._check_labels(cases, wanted)
             self._datasets[split] = CaseDataset(cases, self.table, self.normalization, self.cache)
         return self._datasets[split]
+
+    def known_lesions(self, split: Split) -> KnownLesions:
+        """What a ``lesions.csv`` beside the table says, of all splits."""
+        return read_lesions(Path(self.path).with_name(TABLE))
+
+    def ceiling(self, split: Split) -> Ceiling | None:
+        """What ``hrcam-synth observer --write`` has left beside the table."""
+        return read_ceiling(Path(self.path).parent, self.test_split if split == "test" else split)
 
     def training_order(self) -> EpochSampler:
         """Every training case once an epoch."""

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout
+from hrcam_lightning.data.known import KnownLesion, KnownLesions, diameter
 from hrcam_lightning.data.module import AnySplit, EpochSampler, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.readers import Normalization, normalize
 from hrcam_lightning.errors import InputError
@@ -19,6 +20,8 @@ from synth.spec import SPLITS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from synth.lesion import Lesion
 
 
 class PhantomDataset(Dataset[Sample]):
@@ -198,6 +201,12 @@ class PhantomDataModule(LocalizationDataModule):
         contrast = self._contrast if split == "train" else None
         return PhantomDataset(drawn, first, self.counts[name], self.normalization, contrast)
 
+    def known_lesions(self, split: Split) -> KnownLesions:
+        """What the phantoms of a split are made of; draws them anew."""
+        dataset = self.dataset(split)
+        drawn = (dataset.phantoms[dataset.first + index] for index in range(len(dataset)))
+        return {case.name: [_known(lesion) for lesion in case.lesions] for case in drawn}
+
     def training_order(self) -> EpochSampler:
         """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""
         count, total = self.counts["train"], sum(self.counts.values())
@@ -206,3 +215,17 @@ class PhantomDataModule(LocalizationDataModule):
             return total + (epoch - 1) * count if self.fresh and epoch else 0
 
         return EpochSampler(count, self._epoch, start)
+
+
+def _known(lesion: Lesion) -> KnownLesion:
+    return KnownLesion(
+        class_name=lesion.class_name,
+        centre_mm=lesion.centre_mm,
+        centre_voxel=lesion.centre_voxel,
+        family=lesion.family,
+        size_mm=diameter(lesion.radii_mm),
+        volume_mm3=lesion.volume_mm3,
+        contrast=lesion.delta,
+        cnr=lesion.cnr,
+        dprime=lesion.dprime,
+    )
