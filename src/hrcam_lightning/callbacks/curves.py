@@ -48,11 +48,13 @@ class Panel(NamedTuple):
 PANELS = {
     "froc": Panel("FROC, local maxima", "false positives per image", "lesions found"),
     "froc_by_parts": Panel("FROC, connected parts", "false positives per image", "lesions found"),
-    "lroc": Panel("LROC", "normal cases rated above", "positives rated above, lesion located"),
-    "recall_by_dprime": Panel("at the validation threshold", "d′", "lesions found"),
-    "recall_by_size_mm": Panel("at the validation threshold", "diameter (mm)", "lesions found"),
-    "recall_by_voxels": Panel("at the validation threshold", "size (voxels)", "lesions found"),
-    "pointing_by_dprime": Panel("cases with one lesion", "d′", "lesions that the peak is on"),
+    "lroc": Panel("LROC", "negatives rated above", "positives rated above and located"),
+    "recall_by_dprime": Panel("at the validation threshold", "d′ (above: lesions)", "lesions found"),
+    "recall_by_size_mm": Panel("at the validation threshold", "diameter in mm (above: lesions)", "lesions found"),
+    "recall_by_voxels": Panel("at the validation threshold", "voxels (above: lesions)", "lesions found"),
+    "pointing_by_dprime": Panel(
+        "pointing, cases with one lesion", "d′ (above: lesions)", "lesions that the peak is on"
+    ),
 }
 
 
@@ -140,6 +142,7 @@ def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, flo
     styles = _styles(names, floors)
     rows = math.ceil(len(curves) / 3)
     figure = Figure(figsize=(11, 3.7 * rows + 0.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1)  # type: ignore[union-attr, call-arg]
     axes = figure.subplots(rows, 3, squeeze=False).ravel()
     for axis in axes[len(curves) :]:
         axis.set_axis_off()
@@ -153,11 +156,12 @@ def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, flo
             text = "\n".join(
                 f"{name}: area {areas[name]:.3f}" for name in own if math.isfinite(areas.get(name, math.nan))
             )
-            axis.text(0.97, 0.04, text, transform=axis.transAxes, ha="right", va="bottom", fontsize=7)
+            axis.text(0.97, 0.04, text, transform=axis.transAxes, ha="right", va="bottom", fontsize=7,
+                      bbox={"color": "white", "alpha": 0.7})  # fmt: skip
         if panel.startswith("froc"):
             axis.set_xscale("log", base=2)
             axis.set_xticks([0.125, 0.25, 0.5, 1, 2, 4, 8], ["⅛", "¼", "½", "1", "2", "4", "8"])
-        axis.set(title=PANELS[panel].title, xlabel=PANELS[panel].x, ylabel=PANELS[panel].y, ylim=(-0.02, 1.02))
+        axis.set(title=PANELS[panel].title, xlabel=PANELS[panel].x, ylabel=PANELS[panel].y, ylim=(-0.02, 1.12))
         axis.grid(alpha=0.3)
     handles = [axes[0].plot([], [], label=_label(name, floors), **styles[name])[0] for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(names)), fontsize=8, frameon=False)
@@ -165,16 +169,16 @@ def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, flo
 
 
 def _draw_bins(axis: Axes, points: Sequence[Point], style: dict[str, Any], number: int, count: int) -> None:
-    """Shares in the middle of their bins, side by side; the numbers of lesions of the first map at the foot."""
-    shift = 0.5 + 0.5 * (number - (count - 1) / 2) / count
+    """Shares in their bins, the maps side by side; above them the numbers of lesions, of the first map."""
+    shift = 0.5 + 0.4 * (number - (count - 1) / 2) / count
     places = [point.x + shift * (point.x_to - point.x) for point in points]
     ends = [[max(0.0, p.y - p.low) for p in points], [max(0.0, p.high - p.y) for p in points]]
     axis.errorbar(places, [p.y for p in points], np.nan_to_num(ends), marker="o", markersize=3, capsize=2, **style)
     if number == 0:
         for point in points:
-            text = f"n = {point.n}" if len(points) < 5 else f"{point.n}"
-            axis.text((point.x + point.x_to) / 2, -0.015, text, ha="center", va="bottom", fontsize=6)
+            axis.text((point.x + point.x_to) / 2, 1.04, f"{point.n}", ha="center", va="bottom", fontsize=7)
         axis.set_xticks(sorted({edge for point in points for edge in (point.x, point.x_to)}))
+        axis.set_xlim(points[0].x, points[-1].x_to)
         axis.tick_params(axis="x", labelsize=8)
 
 
