@@ -17,9 +17,27 @@ from hrcam_lightning import LocalizationTask
 from hrcam_lightning.callbacks import FusedMapPanels
 from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
-from tests.command_line import again, error_of, rows_of
+from tests.command_line import CASES, SMALL, again, error_of, rows_of
 
+QUICK = ("--fused_maps.cases", "0")  # no pictures of maps, which take longest
 WANDB = Path(__file__).parents[1] / "configs/wandb.yaml"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_set: Path) -> Path:
+    """One run for all tests of this file."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    more = ["--trainer.default_root_dir", str(run), "--trainer.max_epochs", "2", *QUICK]
+    main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *more])
+    return run
+
+
+@pytest.fixture
+def fitted(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it; the current folder is its parent."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
 
 
 @pytest.fixture
@@ -35,7 +53,7 @@ def _figures(run: Path, stage: str = "test") -> dict[str, dict[str, Any]]:
 
 
 def test_a_lesion_brings_what_the_generator_knows_of_it(fitted: Path, tiny_set: Path) -> None:
-    main(again("test", fitted, tiny_set / "cases.csv"))
+    main(again("test", fitted, tiny_set / "cases.csv", *QUICK))
     rows = rows_of(fitted / "test/lesions.csv")
     stored = {row["case"]: row for row in rows_of(tiny_set / "lesions.csv")}  # one lesion a case
     assert rows
@@ -70,9 +88,9 @@ def test_a_table_without_known_lesions_has_no_columns_for_them(fitted: Path, tin
     bare = fitted.parent / "bare"
     shutil.copytree(tiny_set, bare)
     (bare / "lesions.csv").unlink()
-    (fitted / "test").mkdir()
-    main(again("test", fitted, bare / "cases.csv"))
+    main(again("test", fitted, bare / "cases.csv", *QUICK))
     assert "dprime" not in rows_of(fitted / "test/lesions.csv")[0]
+    assert not (fitted / "test/cases.png").exists()
     assert {"froc", "recall_by_voxels"} <= {row["curve"] for row in rows_of(fitted / "test/curves.csv")}
 
 
@@ -92,7 +110,7 @@ def test_the_ceiling_stands_in_the_table_and_beside_the_score(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
-    main(again("test", fitted, bounded / "cases.csv"))
+    main(again("test", fitted, bounded / "cases.csv", *QUICK))
     output = capsys.readouterr().out
     figures = _figures(fitted)
     known = json.loads((bounded / "ceiling.json").read_text())["classes"]["lesion"]
@@ -110,7 +128,7 @@ def test_the_ceiling_stands_in_the_table_and_beside_the_score(
     assert f"{figures['test/ceiling/pointing']['value']:.3f}" in output
     curves = rows_of(fitted / "test/curves.csv")
     assert {row["curve"] for row in curves if row["map"] == "ideal observer"} == {"lroc", "pointing_by_dprime"}
-    main(again("validate", fitted, bounded / "cases.csv"))  # it has read the test cases
+    main(again("validate", fitted, bounded / "cases.csv", *QUICK))  # it has read the test cases
     assert not [name for name in _figures(fitted, "val") if "ceiling" in name]
 
 
@@ -118,12 +136,12 @@ def test_a_ceiling_of_another_set_is_left_out(fitted: Path, bounded: Path) -> No
     index = json.loads((bounded / "dataset.json").read_text())
     (bounded / "dataset.json").write_text(json.dumps({**index, "hash": "another"}))
     with pytest.warns(UserWarning, match="is of another set"):
-        main(again("test", fitted, bounded / "cases.csv"))
+        main(again("test", fitted, bounded / "cases.csv", *QUICK))
     assert not [name for name in _figures(fitted) if "ceiling" in name or "efficiency" in name]
 
 
 def test_the_predicted_class_is_that_of_the_validation_threshold(fitted: Path, tiny_set: Path) -> None:
-    main(again("validate", fitted, tiny_set / "cases.csv"))
+    main(again("validate", fitted, tiny_set / "cases.csv", *QUICK))
     assert _figures(fitted, "val")["val/predicted/pointing"]["reason"].startswith("no threshold of the probability")
     val = [(float(row["probability"]), row["label"] == "1") for row in rows_of(fitted / "val/cases.csv")]
 
@@ -134,7 +152,7 @@ def test_the_predicted_class_is_that_of_the_validation_threshold(fitted: Path, t
     state = torch.load(fitted / "best.ckpt", weights_only=True)["callbacks"]
     (kept,) = next(value for name, value in state.items() if "LocalizationMetrics" in name)["points"]["model"]["class"]
     assert kept == pytest.approx(limit, abs=1e-5)
-    main(again("test", fitted, tiny_set / "cases.csv"))
+    main(again("test", fitted, tiny_set / "cases.csv", *QUICK))
     rows = rows_of(fitted / "test/cases.csv")
     assert [int(row["predicted"]) for row in rows] == [float(row["probability"]) >= kept for row in rows]
     hits = [int(row["predicted"]) * float(row["pointing"]) for row in rows if row["pointing"]]

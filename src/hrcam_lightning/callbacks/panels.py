@@ -46,7 +46,7 @@ class FusedMapPanels(Callback):
     with its masks.
 
     Args:
-        cases: How many cases.
+        cases: How many cases; 0 for no pictures, of the best and worst ones neither.
         every_n_epochs: How often in training; 0 for never.
         limits: Logits at the two ends of the colour scale, the same for every case, so that maps may be compared by
             eye. If not given, every validation finds them, see `ScaleFinder`, and `test` and `predict` have those of
@@ -137,7 +137,7 @@ class FusedMapPanels(Callback):
 
     def _draw_extremes(self, trainer: Trainer, task: LocalizationTask, stage: Literal["val", "test"]) -> None:
         """The few cases are read and mapped once more, in the first process: none is held while others are scored."""
-        if trainer.state.fn == "fit" or not self._wanted(trainer):
+        if trainer.state.fn == "fit" or not self.cases or not self._wanted(trainer):
             return
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         ranked = next((one.ranked for one in callbacks if isinstance(one, LocalizationMetrics)), [])
