@@ -68,9 +68,9 @@ def test_a_lesion_brings_what_the_generator_knows_of_it(fitted: Path, tiny_set: 
     assert {row["curve"] for row in curves} == {
         "froc", "froc_by_parts", "lroc", "recall_by_dprime", "recall_by_size_mm", "pointing_by_dprime",
     }  # fmt: skip
-    own = [row for row in curves if row["map"] == "model"]
+    model = [row for row in curves if row["map"] == "model"]
     for name, column in (("recall_by_dprime", "found"), ("pointing_by_dprime", None)):
-        bins = [row for row in own if row["curve"] == name]
+        bins = [row for row in model if row["curve"] == name]
         assert sum(int(row["n"]) for row in bins) == len(rows)
         for one in bins:
             here = [row for row in rows if float(one["x"]) <= float(row["dprime"]) < float(one["x_to"])]
@@ -78,7 +78,7 @@ def test_a_lesion_brings_what_the_generator_knows_of_it(fitted: Path, tiny_set: 
             if column:
                 assert float(one["y"]) == pytest.approx(np.mean([int(row[column]) for row in here]))
             assert float(one["low"]) <= float(one["y"]) <= float(one["high"])
-    froc = {float(row["x"]): float(row["y"]) for row in own if row["curve"] == "froc"}
+    froc = {float(row["x"]): float(row["y"]) for row in model if row["curve"] == "froc"}
     assert froc[1] == pytest.approx(_figures(fitted)["test/lesion/recall@1fp"]["value"])
     assert {row["map"] for row in curves} == {"model", "random", "center"}
     assert np.asarray(Image.open(fitted / "test/curves.png")).shape[2] == 3
@@ -154,7 +154,7 @@ def test_the_predicted_class_is_that_of_the_validation_threshold(fitted: Path, t
     assert kept == pytest.approx(limit, abs=1e-5)
     main(again("test", fitted, tiny_set / "cases.csv", *QUICK))
     rows = rows_of(fitted / "test/cases.csv")
-    assert [int(row["predicted"]) for row in rows] == [float(row["probability"]) >= kept for row in rows]
+    assert [int(row["predicted"]) for row in rows] == [int(float(row["probability"]) >= kept) for row in rows]
     hits = [int(row["predicted"]) * float(row["pointing"]) for row in rows if row["pointing"]]
     assert _figures(fitted)["test/predicted/pointing"]["value"] == pytest.approx(np.mean(hits))
 

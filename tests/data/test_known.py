@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hrcam_lightning.data import CaseDataModule, PhantomDataModule
-from hrcam_lightning.data.ceiling import read_ceiling
+from hrcam_lightning.data.ceiling import Reading, read_ceiling
 from hrcam_lightning.data.known import KnownLesion, diameter, read_lesions
 from hrcam_lightning.errors import InputError
 
@@ -78,7 +78,7 @@ def test_a_ceiling_is_read_for_its_split_and_its_set(tmp_path: Path) -> None:
     found = read_ceiling(_ceiling(tmp_path), "test")
     assert found is not None
     assert found.kind == "exact"
-    assert found.readings["a", "mass"] == (1.5, 0.5, 1)
+    assert found.readings["a", "mass"] == Reading(1.5, 0.5, 1)
     assert found.readings["b", "mass"] == pytest.approx((-2, math.nan, math.nan), nan_ok=True)
     assert read_ceiling(tmp_path, "reversed") is None
     with pytest.warns(UserWarning, match="is left out: it is of another set"):

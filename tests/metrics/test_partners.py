@@ -10,9 +10,10 @@ from hrcam_lightning.metrics.partners import partners
 
 def _pairs(centres: list[list[float]], known: list[list[float]], reach: list[float]) -> list[int]:
     axes = len((centres or known)[0])
-    return partners(
+    found = partners(
         np.array(centres, float).reshape(-1, axes), np.array(known, float).reshape(-1, axes), np.array(reach, float)
-    ).tolist()
+    )
+    return [int(number) for number in found]
 
 
 @pytest.mark.parametrize("axes", [2, 3])

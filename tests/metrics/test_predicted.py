@@ -77,7 +77,7 @@ def test_youden_is_the_best_of_all_thresholds() -> None:
         label = np.append(rng.integers(0, 2, 10), [0, 1])
         scores = np.round(rng.random(12) + 0.3 * label, 1)
 
-        def gain(threshold: float, scores: np.ndarray = scores, label: np.ndarray = label) -> float:  # type: ignore[type-arg]
+        def gain(threshold: float, scores: np.ndarray = scores, label: np.ndarray = label) -> float:
             called = scores >= threshold
             return float(called[label == 1].mean() - called[label == 0].mean())
 
