@@ -10,6 +10,7 @@ whether they are there (:mod:`synth.known`): a looser bound, and without places 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,20 +19,20 @@ import numpy as np
 from scipy import ndimage
 
 from synth.dataset import GENERATOR_VERSION
-from synth.files import DatasetError, read_nifti
+from synth.files import DatasetError, read_nifti, write_whole
 from synth.known import known
 from synth.lesion import where
 from synth.observer import Observer
 from synth.parts import UniformAnatomy
 from synth.phantom import Phantoms
-from synth.records import OnCase, ignore
+from synth.records import OnCase, csv_bytes, ignore
 from synth.scores import Estimate, Rated, against_the_rest, area, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from synth.background import Background
-    from synth.grid import Array32
+    from synth.grid import Array32, Array64
     from synth.observer import Bools
     from synth.spec import PhantomSpec
     from synth.verify import StoredSet
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["exact", "upper_bound", "known_exactly"]
 SPLIT = "test"
+CEILING, READINGS = "ceiling.json", "ceiling.csv"
 TEMPLATES = 128
 FAMILIES = ("ellipsoid", "gaussian", "ring")
 
@@ -144,7 +146,24 @@ def _seen(residual: Array32, rooms: Mapping[str, Room], names: Sequence[str], ma
     return Seen(residual, rooms, names[0], mask) if names else Seen(residual, rooms, None, None)
 
 
-def ceiling(
+class Observed(NamedTuple):
+    """What the reader makes of cases.
+
+    Attributes:
+        scores: plain data: name, kind, numbers (of cases, and of those with each class), and the scores by class, each
+            with its 95 % interval.
+        rating: log odds of each class ``(N, K)``.
+        located: log odds that the lesion covers the voxel pointed at ``(N, K)``; None where the reader is told places.
+        hit: whether that voxel is in its mask ``(N, K)``; None where the reader is told places.
+    """
+
+    scores: dict[str, Any]
+    rating: Array64
+    located: Array64 | None
+    hit: Bools | None
+
+
+def observe(
     spec: PhantomSpec,
     cases: Iterator[Seen | Rated],
     *,
@@ -152,7 +171,7 @@ def ceiling(
     seed: int = 0,
     templates: int = TEMPLATES,
     on_case: OnCase = ignore,
-) -> dict[str, Any]:
+) -> Observed:
     """Read cases and score the reading.
 
     For each class, against all other cases: ``image_auroc`` by the posterior probability of the class;
@@ -169,10 +188,6 @@ def ceiling(
         templates: number of shapes in the bank of each class, where there is one.
         on_case: told the number of cases read and their total.
 
-    Returns:
-        Plain data: name, kind, numbers (of cases, and of those with each class), and the scores by class, each with
-        its 95 % interval.
-
     Raises:
         SpecError: a lesion finds no room.
     """
@@ -187,20 +202,55 @@ def ceiling(
     if spec.task != "multilabel":
         ratings = against_the_rest(ratings, spec.prevalence)
     present = np.array([[name in reading.present for name in spec.lesions] for reading in readings])
+    located, hits = None, None
+    if readers:
+        peaks = np.array([reading.peaks for reading in readings], np.float64)
+        located = ratings + np.log(np.maximum(peaks, np.finfo(np.float64).tiny))
+        hits = np.array([reading.hits for reading in readings], bool)
     scores: dict[str, dict[str, Estimate | None]] = {}
     for number, name in enumerate(spec.lesions):
         here, rating = present[:, number], ratings[:, number]
         own = scores[name] = {"image_auroc": area(rating, here, np.ones(here.sum()), rng)}
         own |= {"pointing": None, "lroc": None}
-        if readers:
-            hit = np.array([reading.hits and reading.hits[number] for reading in readings])[here]
-            peaks = np.array([reading.peaks and reading.peaks[number] for reading in readings])
-            joint = rating + np.log(np.maximum(peaks, np.finfo(np.float64).tiny))
-            own |= {"pointing": share(hit, rng), "lroc": area(joint, here, hit.astype(np.float64), rng)}
+        if located is not None and hits is not None:
+            hit = hits[here, number]
+            own |= {"pointing": share(hit, rng), "lroc": area(located[:, number], here, hit.astype(np.float64), rng)}
     plain = {name: {key: vars(value) if value else None for key, value in own.items()} for name, own in scores.items()}
     counts = dict(zip(spec.lesions, present.sum(axis=0).tolist(), strict=True))
-    return {"spec": spec.name, "kind": kind, "cases": len(readings), "cases_with": counts, "seed": seed,
-            "templates": templates if readers else None, "classes": plain}  # fmt: skip
+    summary = {"spec": spec.name, "kind": kind, "cases": len(readings), "cases_with": counts, "seed": seed,
+               "templates": templates if readers else None, "classes": plain}  # fmt: skip
+    return Observed(summary, ratings, located, hits)
+
+
+def ceiling(spec: PhantomSpec, cases: Iterator[Seen | Rated], *, total: int, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the scores alone of :func:`observe`, whose arguments it takes."""
+    return observe(spec, cases, total=total, **settings).scores
+
+
+def write_ceiling(found: StoredSet, observed: Observed) -> None:
+    """Write what the reader made of the test split of a set beside its tables.
+
+    ``ceiling.csv`` has a row a case and class; ``ceiling.json`` the scores, the split and the hash of the set, by which
+    whoever reads it knows whether it is of this set. It is written last.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    names = [row["case"] for row in found.cases if row["split"] == SPLIT]
+    rows = [
+        (case, name, float(observed.rating[n, k]), *_of_places(observed, n, k))
+        for n, case in enumerate(names)
+        for k, name in enumerate(found.spec.lesions)
+    ]
+    write_whole(found.folder / READINGS, csv_bytes(("case", "class", "rating", "located", "hit"), rows))
+    index = {"hash": found.info["hash"], "split": SPLIT, **observed.scores}
+    write_whole(found.folder / CEILING, f"{json.dumps(index, indent=2)}\n".encode())
+
+
+def _of_places(observed: Observed, case: int, number: int) -> tuple[object, object]:
+    if observed.located is None or observed.hit is None:
+        return "", ""
+    return float(observed.located[case, number]), int(observed.hit[case, number])
 
 
 def _readers(spec: PhantomSpec, templates: int, rng: np.random.Generator) -> dict[str, Observer]:

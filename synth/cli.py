@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from synth.ceiling import SPLIT, TEMPLATES, ceiling, drawn, stored
+from synth.ceiling import SPLIT, TEMPLATES, drawn, observe, stored, write_ceiling
 from synth.cluster import cluster
 from synth.dataset import Shard, generate, ordered, share
 from synth.files import DatasetError, write_whole
@@ -121,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     text = f"shapes that the reader averages over (default {TEMPLATES})"
     command.add_argument("--templates", type=_natural, default=TEMPLATES, metavar="N", help=text)
     command.add_argument("-o", "--out", type=Path, metavar="JSON", help="file for what is else printed")
+    text = "leave it in the set of --dataset, as ceiling.json and ceiling.csv, for hrcam test"
+    command.add_argument("--write", action="store_true", help=text)
     _add_overrides(command)
     command.set_defaults(run=_observer)
     return parser
@@ -218,6 +220,9 @@ def _observer(arguments: argparse.Namespace) -> str:
     _require_some(arguments, "cases", "templates")
     if (arguments.config is None) == (arguments.dataset is None):
         raise SpecError("takes either SPEC or --dataset DIR", key="observer")
+    if arguments.write and (arguments.dataset is None or arguments.cases is not None):
+        advice = "give --dataset, without --cases"
+        raise SpecError(f"leaves the ceiling of the whole {SPLIT} split of a set: {advice}", key="--write")
     if arguments.dataset is None:
         spec = _spec(arguments.config, arguments.overrides)
         total = arguments.cases or OBSERVED
@@ -230,13 +235,15 @@ def _observer(arguments: argparse.Namespace) -> str:
         held = sum(row["split"] == SPLIT for row in found.cases)
         total = min(held, arguments.cases or held)
     with _progress("observer") as update:
-        scores = ceiling(spec, cases, total=total, seed=arguments.seed, templates=arguments.templates, on_case=update)
-    text = json.dumps(scores, indent=2)
+        observed = observe(spec, cases, total=total, seed=arguments.seed, templates=arguments.templates, on_case=update)
+    if arguments.write:
+        write_ceiling(open_set(arguments.dataset), observed)
+    text = json.dumps(observed.scores, indent=2)
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(arguments.out, f"{text}\n".encode())
         text = str(arguments.out)
-    Console(stderr=True).print(ceiling_table(scores))  # for the eye; stdout is for programs
+    Console(stderr=True).print(ceiling_table(observed.scores))  # for the eye; stdout is for programs
     return text
 
 

@@ -46,7 +46,15 @@ def test_test_writes_figures_cases_and_pictures(
     drift = ["displacement_px", *(f"displacement_px/{name}" for name in ("axis0", "axis1", "spread"))]
     own = [*compared, "pointing@5px", "normal/false_activation", "lesion/recall", "lroc", "pxap", "aupro", *drift]
     own += [f"{name}{ending}" for name in (*rates, "lesion/froc") for ending in ("", "_by_parts")]
-    own += ["box_acc", "box_acc_v2", "oracle/dice", "oracle/max_box_acc", "oracle/max_box_acc_v2"]
+    own += [
+        "predicted/pointing",
+        "predicted/pixel_ap",
+        "box_acc",
+        "box_acc_v2",
+        "oracle/dice",
+        "oracle/max_box_acc",
+        "oracle/max_box_acc_v2",
+    ]
     assert set(figures) == {
         "test/auroc",
         *(f"test/{who}{metric}" for who in ("", "random/", "center/") for metric in own),
@@ -309,7 +317,10 @@ def test_thresholds_of_other_maps_are_left_out(fitted: Path, tiny_set: Path) -> 
 def test_two_processes_find_what_one_finds(fitted: Path, tiny_set: Path) -> None:
     command = [sys.executable, "-m", "hrcam_lightning", *again("test", fitted, tiny_set / "cases.csv")]
     main(command[3:])
-    one = {name: (fitted / "test" / name).read_bytes() for name in ("metrics.json", "cases.csv", "lesions.csv")}
+    one = {
+        name: (fitted / "test" / name).read_bytes()
+        for name in ("metrics.json", "cases.csv", "lesions.csv", "curves.csv")
+    }
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     subprocess.run([*command, *several], check=True, capture_output=True)
     assert {name: (fitted / "test" / name).read_bytes() for name in one} == one

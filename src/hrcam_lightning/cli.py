@@ -184,8 +184,8 @@ class HrcamCLI(LightningCLI):
 
     def _say_where(self, stage: str) -> None:
         folder = f"{self.trainer.default_root_dir}/{stage}"
-        self._say(f"Figures: {folder}/metrics.json, {folder}/cases.csv and {folder}/lesions.csv")
-        self._say(f"Pictures: {folder}/maps.png and {folder}/maps/")
+        self._say(f"Figures: {folder}/metrics.json, {folder}/cases.csv, {folder}/lesions.csv and {folder}/curves.csv")
+        self._say(f"Pictures: {folder}/maps.png and {folder}/maps/, {folder}/cases.png and {folder}/curves.png")
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]

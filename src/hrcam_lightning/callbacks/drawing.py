@@ -11,9 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from PIL import Image
+
+from hrcam_lightning.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
     from torch import Tensor
@@ -121,6 +125,14 @@ def pixels(figure: Figure, dpi: int = 100) -> Pixels:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def save(path: Path, figure: Figure) -> Pixels:
+    """Render a figure to (H, W, 3), and write that as PNG."""
+    picture = pixels(figure)
+    with replacing(path) as part:
+        Image.fromarray(picture).save(part)
+    return picture
 
 
 def overlay(image: Array, fused: Array, limits: Limits) -> Pixels:

@@ -10,11 +10,25 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from rich.progress import track
 
+from hrcam_lightning.callbacks.curves import OBSERVER, curves_of, draw_curves, write_curves
+from hrcam_lightning.callbacks.drawing import save
 from hrcam_lightning.callbacks.explainers import MODEL, Explainer, explainers_of
+from hrcam_lightning.callbacks.extremes import Ranked, extremes
 from hrcam_lightning.callbacks.processes import gather
-from hrcam_lightning.callbacks.report import print_table, write_cases, write_lesions, write_metrics
+from hrcam_lightning.callbacks.report import (
+    Ceilings,
+    Results,
+    print_table,
+    write_cases,
+    write_lesions,
+    write_metrics,
+)
+from hrcam_lightning.callbacks.truth import SeenCase, match_lesions, observer_scores
+from hrcam_lightning.callbacks.wandb_tables import log_evaluation
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.metrics import CaseScores, case_number
+from hrcam_lightning.metrics.efficiency import ceiling_estimates, efficiency_estimates
+from hrcam_lightning.metrics.predicted import predicted_classes, youden_thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +36,18 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from torch import Tensor
 
-    from hrcam_lightning.data import Batch, LocalizationDataModule
+    from hrcam_lightning.data import Batch, Ceiling, LocalizationDataModule
+    from hrcam_lightning.data.known import KnownLesions
+    from hrcam_lightning.data.module import Split
     from hrcam_lightning.metrics import ScoreTable
+    from hrcam_lightning.metrics.estimate import Floats
     from hrcam_lightning.task import LocalizationTask, StepOutput
 
 DEFAULT = ("random", "center")
 
 Points = dict[str, list[float]]
-"""Thresholds found on validation cases: ``lesion`` and ``overlap``, one a class; ``box``, one a kind of box score."""
+"""Thresholds found on validation cases: ``lesion`` and ``overlap``, one a class; ``box``, one a kind of box score; of
+the model also ``class``, the probability from which on each class is called."""
 
 
 class LocalizationMetrics(Callback):
@@ -38,7 +56,11 @@ class LocalizationMetrics(Callback):
     Every validation logs the figures and sets the thresholds: those that find the share `recall` of the validation
     lesions, and those of the best overlap and boxes. They are kept in the checkpoint, so that `test` never chooses its
     own. An explainer that the checkpoint has no thresholds for reads the validation cases first. `validate` and `test`
-    print a table and write ``metrics.json``, ``cases.csv`` and ``lesions.csv`` into the run folder's ``<stage>/``.
+    print a table and write ``metrics.json``, ``cases.csv``, ``lesions.csv``, ``curves.csv`` and ``curves.png`` into the
+    run folder's ``<stage>/``; with a W&B logger the same go there.
+
+    Attributes:
+        ranked: After `validate` and `test`, in the first process: the model's best, median and worst cases.
 
     Args:
         recall: Share of validation lesions whose peak reaches the threshold.
@@ -69,7 +91,11 @@ class LocalizationMetrics(Callback):
         self.explainers = explainers_of(explainers)
         self._points: dict[str, Points] = {}
         self._scores: dict[str, CaseScores] = {}
-        self._names: dict[int, str] = {}
+        self._cases: dict[int, SeenCase] = {}
+        self._read = 0
+        self._known: KnownLesions = {}
+        self._ceiling: Ceiling | None = None
+        self.ranked: list[Ranked] = []
 
     def state_dict(self) -> dict[str, Any]:
         """The thresholds of each explainer."""
@@ -85,15 +111,16 @@ class LocalizationMetrics(Callback):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Start anew, with the thresholds of validation cases."""
-        if not pl_module.thresholds.isfinite().any():  # forgotten by the task, being of maps of another kind
-            self._points.pop(MODEL, None)
+        kept = torch.tensor(self._points.get(MODEL, {}).get("lesion", []))
+        if kept.isfinite().any() and not pl_module.thresholds.isfinite().any():
+            self._points.pop(MODEL)  # forgotten by the task, being of maps of another kind
         self._start(pl_module, self._points)
 
     def _start(self, task: LocalizationTask, points: dict[str, Points]) -> None:
         self._scores = {
             name: self._new_scores(task, points.get(key, {}).get("overlap")) for name, key in self._rows.items()
         }
-        self._names = {}
+        self._cases, self._read, self.ranked = {}, 0, []
 
     @property
     def _rows(self) -> dict[str, str]:
@@ -125,7 +152,11 @@ class LocalizationMetrics(Callback):
             scores.update(
                 cases, labels, probabilities, maps[name], batch["mask"], batch.get("subject"), batch.get("cue")
             )
-        self._names |= {case_number(case): case for case in cases}
+        for row, case in enumerate(cases):
+            # A distributed sampler deals cases out in turn.
+            place = (self._read + row) * trainer.world_size + trainer.global_rank
+            self._cases.setdefault(case_number(case), SeenCase(case, batch["affine"][row], place))
+        self._read += len(cases)
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
@@ -138,8 +169,21 @@ class LocalizationMetrics(Callback):
         """Report with the thresholds of the checkpoint."""
         self._report(trainer, pl_module, "test")
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Read what is known of the cases, for `validate`."""
+        self._read_truth(trainer, "val")
+
+    def _read_truth(self, trainer: Trainer, split: Split) -> None:
+        """Before hours are spent on what a broken table would end."""
+        data = getattr(trainer, "datamodule", None)
+        self._known, self._ceiling = {}, None
+        writing = trainer.state.fn != "fit" and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if writing and data is not None:
+            self._known, self._ceiling = data.known_lesions(split), data.ceiling(split)
+
     def on_test_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Set the thresholds that the checkpoint does not have, on validation cases."""
+        """Read what is known of the cases; set the thresholds that the checkpoint does not have."""
+        self._read_truth(trainer, "test")
         new = [one for one in self.explainers if one.key not in self._points]
         data = getattr(trainer, "datamodule", None)
         if new and data is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -168,31 +212,72 @@ class LocalizationMetrics(Callback):
         fitting = trainer.state.fn == "fit"
         resamples = 0 if fitting else 1000  # no interval is shown while training
         tables = {name: scores.compute() for name, scores in self._scores.items()}
+        model = tables[MODEL]
         if stage == "val":
             self._points = {key: self._points_of(tables[name]) for name, key in self._rows.items()}
+            self._points[MODEL]["class"] = youden_thresholds(model.probability, model.label)
             task.thresholds.copy_(torch.tensor(self._points[MODEL]["lesion"]))
         thresholds = {name: self._points[key]["lesion"] for name, key in self._rows.items() if key in self._points}
         thresholds[MODEL] = task.thresholds.tolist()
         normal = task.classes.index("normal") if task.task == "multiclass" and "normal" in task.classes else None
         points = self._points if stage == "test" else {}  # on the cases that set them they are an oracle's
+        called = predicted_classes(model.probability, task.task, points.get(MODEL, {}).get("class"))
         results = {
-            name: tables[name].localization(thresholds.get(name), normal, resamples, points.get(key))
+            name: tables[name].localization(thresholds.get(name), normal, resamples, points.get(key), called)
             for name, key in self._rows.items()
         }
-        results[MODEL] = {**tables[MODEL].classification(task.task, resamples), **results[MODEL]}
+        results[MODEL] = {**model.classification(task.task, resamples), **results[MODEL]}
         # Every process has the same figures by now; the floors' do not change while training.
         figures = {f"{stage}/{name}": estimate.value for name, estimate in results[MODEL].items()}
         task.log_dict(figures, sync_dist=True)
-        names = {number: name for part in gather(self._names) for number, name in part.items()}
+        parts = gather(self._cases)
         if fitting or not trainer.is_global_zero:
             return
+        # Of a case that was dealt out twice the first place is its own.
+        seen = sorted((item for part in parts for item in part.items()), key=lambda item: -item[1].place)
+        self._write(trainer, task, stage, tables, results, thresholds, dict(seen), called)
+
+    def _write(
+        self,
+        trainer: Trainer,
+        task: LocalizationTask,
+        stage: str,
+        tables: dict[str, ScoreTable],
+        results: Results,
+        thresholds: dict[str, list[float]],
+        cases: dict[int, SeenCase],
+        called: Floats,
+    ) -> None:
+        """Write the files of `validate` or `test`, in the first process, and print the table."""
+        assert task.classes is not None
+        model, floors = tables[MODEL], [one.name for one in self.explainers if one.floor]
+        observer = observer_scores(model, cases, self._ceiling, task.classes)
+        ceiling = None
+        if observer is not None and self._ceiling is not None:
+            auroc = task.task != "multiclass"
+            ceiling = Ceilings(
+                self._ceiling.kind,
+                ceiling_estimates(model, observer, auroc=auroc),
+                efficiency_estimates(model, observer, auroc=auroc),
+            )
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir) / stage
-            differences = {name: tables[MODEL].differences(table) for name, table in tables.items() if name != MODEL}
-            write_metrics(folder / "metrics.json", results, stage, differences)
-            write_cases(folder / "cases.csv", tables, task.classes, names)
-            write_lesions(folder / "lesions.csv", tables, task.classes, names, thresholds)
-        print_table(results, stage, [one.name for one in self.explainers if one.floor])
+            names = {number: case.name for number, case in cases.items()}
+            differences = {name: model.differences(table) for name, table in tables.items() if name != MODEL}
+            figures = write_metrics(folder / "metrics.json", results, stage, differences, ceiling)
+            write_cases(folder / "cases.csv", tables, task.classes, names, called)
+            lesions = match_lesions(model, cases, self._known, task.classes)
+            write_lesions(folder / "lesions.csv", tables, task.classes, names, thresholds, lesions)
+            curves = curves_of(tables, thresholds, lesions, observer)
+            write_curves(folder / "curves.csv", curves)
+            areas = {name: estimates["lroc"].value for name, estimates in results.items()}
+            areas |= {OBSERVER: ceiling.scores["lroc"].value} if ceiling else {}
+            sheet = save(folder / "curves.png", draw_curves(curves, floors, areas)) if curves else None
+            if not curves:
+                (folder / "curves.png").unlink(missing_ok=True)  # of an earlier evaluation
+            log_evaluation(trainer, stage, folder, figures, sheet)
+            self.ranked = extremes(model, cases)
+        print_table(results, stage, floors, ceiling)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

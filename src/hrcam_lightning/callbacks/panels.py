@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import WandbLogger
-from PIL import Image
 
-from hrcam_lightning.callbacks.drawing import Limits, Panel, draw_panels, make_panel, pixels
-from hrcam_lightning.callbacks.localization import one_hot
+from hrcam_lightning.callbacks.drawing import Limits, Panel, draw_panels, make_panel, save
+from hrcam_lightning.callbacks.extremes import fetch
+from hrcam_lightning.callbacks.localization import LocalizationMetrics, one_hot
 from hrcam_lightning.callbacks.scale import MapScale, ScaleFinder
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.files import replacing, safe_name
+from hrcam_lightning.files import safe_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -41,10 +41,12 @@ class FusedMapPanels(Callback):
     levels are those of the image as it is; with averaged views the fused map is not quite their sum.
 
     Training writes one sheet every few epochs, ``maps/epoch_004.png``; `validate` and `test` write one picture a case,
-    ``test/maps/<case>.png``. With a W&B logger the same sheets go there, and each case as an image with its masks.
+    ``test/maps/<case>.png``, and a sheet of the cases of best, median and worst pixel AP, ``test/cases.png``, if
+    `LocalizationMetrics` is there to say which. With a W&B logger the same sheets go there, and each case as an image
+    with its masks.
 
     Args:
-        cases: How many cases.
+        cases: How many cases; 0 for no pictures, of the best and worst ones neither.
         every_n_epochs: How often in training; 0 for never.
         limits: Logits at the two ends of the colour scale, the same for every case, so that maps may be compared by
             eye. If not given, every validation finds them, see `ScaleFinder`, and `test` and `predict` have those of
@@ -62,6 +64,7 @@ class FusedMapPanels(Callback):
         self.cases, self.every_n_epochs, self.limits = cases, every_n_epochs, limits
         self.scale: MapScale | None = None
         self._finder = ScaleFinder()
+        self._shown: MapScale | None = None
         self._panels: dict[bool, list[_Kept]] = {}
 
     @property
@@ -114,14 +117,45 @@ class FusedMapPanels(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Find the scale, and draw the sheet of this epoch, or of `validate`."""
         if not trainer.sanity_checking:
-            self.scale = self._finder.compute()
-            self._draw(trainer, "val", self.scale)
+            self.scale = self._shown = self._finder.compute()
+            self._draw(trainer, "val", self._shown)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Draw the test cases on the checkpoint's scale; on their own if it brings none, or one of another network."""
         own = self._finder.compute()
         brought = self.scale is not None and own is not None and self.scale.shape == own.shape
-        self._draw(trainer, "test", self.scale if brought else own)
+        self._shown = self.scale if brought else own
+        self._draw(trainer, "test", self._shown)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Draw the best, median and worst cases of `validate`; by now they are known."""
+        self._draw_extremes(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
+        """Draw the best, median and worst cases."""
+        self._draw_extremes(trainer, pl_module, "test")
+
+    def _draw_extremes(self, trainer: Trainer, task: LocalizationTask, stage: Literal["val", "test"]) -> None:
+        """The few cases are read and mapped once more, in the first process: none is held while others are scored."""
+        if trainer.state.fn == "fit" or not self.cases or not self._wanted(trainer):
+            return
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        ranked = next((one.ranked for one in callbacks if isinstance(one, LocalizationMetrics)), [])
+        data = getattr(trainer, "datamodule", None)
+        path = Path(trainer.default_root_dir) / stage / "cases.png"
+        if not ranked or data is None or self._shown is None:
+            path.unlink(missing_ok=True)  # of an earlier evaluation
+            return
+        kept = []
+        for one, batch in zip(ranked, fetch(data.dataset(stage), ranked), strict=True):
+            moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), task.device)
+            with trainer.precision_plugin.forward_context():
+                output = task(moved["image"])
+            again = self._keep(task, output, moved, 0, one.number)
+            title = f"{one.group}: AP {one.score:.2f}\n{again.panel.title}"
+            kept.append(again._replace(panel=replace(again.panel, title=title)))
+        panels = [_shown(one, self._shown) for one in kept]
+        self._log(trainer, f"{stage}/cases", save(path, draw_panels(panels, self.limits or self._shown.limits)), kept)
 
     def _wanted(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -130,11 +164,15 @@ class FusedMapPanels(Callback):
             return True
         return bool(self.every_n_epochs) and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _keep(self, task: LocalizationTask, output: LocalizationOutput, batch: Batch, index: int) -> _Kept:
+    def _keep(
+        self, task: LocalizationTask, output: LocalizationOutput, batch: Batch, index: int, number: int | None = None
+    ) -> _Kept:
+        """Make the panel of a case of a batch, of class `number`; of the first that it shows if not given."""
         truth = batch["mask"][index]
         probability = task.probabilities(output.logits)[index]
         shown = truth.flatten(1).any(-1).nonzero()
-        k = int(shown[0]) if len(shown) else int(probability.argmax())
+        first = int(shown[0]) if len(shown) else int(probability.argmax())
+        k = first if number is None else number
         size = truth.shape[1:]
         levels = [
             task.network.upsample(level[index : index + 1], number, size)[0, k]
@@ -164,12 +202,12 @@ class FusedMapPanels(Callback):
         limits = self.limits or scale.limits
         root, panels = Path(trainer.default_root_dir), [_shown(one, scale) for one in kept]
         if trainer.state.fn == "fit":
-            sheet = _save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", panels, limits)
+            sheet = save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", draw_panels(panels, limits))
         else:
             _remove_pictures(root / stage / "maps")
             for one, panel in zip(kept, panels, strict=True):
-                _save(root / stage / "maps" / f"{safe_name(one.case)}.png", [panel], limits)
-            sheet = _save(root / stage / "maps.png", panels, limits)
+                save(root / stage / "maps" / f"{safe_name(one.case)}.png", draw_panels([panel], limits))
+            sheet = save(root / stage / "maps.png", draw_panels(panels, limits))
         self._log(trainer, f"{stage}/maps", sheet, kept)
 
     def _log(self, trainer: Trainer, key: str, sheet: np.ndarray[Any, Any], kept: list[_Kept]) -> None:
@@ -188,13 +226,6 @@ class FusedMapPanels(Callback):
 def _shown(kept: _Kept, scale: MapScale) -> Panel:
     levels = zip(kept.panel.levels, scale.offsets, strict=True)
     return replace(kept.panel, levels=[level + offsets[kept.number] for level, offsets in levels])
-
-
-def _save(path: Path, panels: list[Panel], limits: Limits) -> np.ndarray[Any, Any]:
-    picture = pixels(draw_panels(panels, limits))
-    with replacing(path) as part:
-        Image.fromarray(picture).save(part)
-    return picture
 
 
 def _remove_pictures(folder: Path, first: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
+    from hrcam_lightning.data import KnownLesion
     from hrcam_lightning.metrics import Estimate, ScoreTable
 
 Results = dict[str, dict[str, "Estimate"]]
@@ -23,27 +26,58 @@ Results = dict[str, dict[str, "Estimate"]]
 DRIFT = "displacement_px"
 SCORE_COLUMNS = ("pointing", "pixel_ap", "relevance_mass", "relevance_rank", "dice", "iou", "iobb", "peak_distance")
 MODEL_COLUMNS = ("label", "probability", "peak", *SCORE_COLUMNS)
+KNOWN_COLUMNS = ("size_mm", "volume_mm3", "contrast", "cnr", "dprime")
+KINDS = {"exact": "exact", "upper_bound": "upper\nbound", "known_exactly": "told\nplaces"}
 SHOWN = ("auroc", "accuracy", "pointing", "pixel_ap", "normal/false_activation")
 """What a terminal of 80 columns has room for; all else is in ``metrics.json``."""
 
 
-def write_metrics(path: Path, results: Results, stage: str, differences: Results | None = None) -> None:
-    """Write estimates under flat names.
+class Ceilings(NamedTuple):
+    """The ideal observer on the cases at hand.
+
+    Attributes:
+        kind: ``exact``, ``upper_bound`` or ``known_exactly``.
+        scores: Its own.
+        efficiency: Share of them that the model's map reaches.
+    """
+
+    kind: str
+    scores: dict[str, Estimate]
+    efficiency: dict[str, Estimate]
+
+
+def write_metrics(
+    path: Path, results: Results, stage: str, differences: Results | None = None, ceiling: Ceilings | None = None
+) -> dict[str, dict[str, Any]]:
+    """Write estimates under flat names, and return what was written.
 
     ``test/pointing`` is the model's, ``test/random/pointing`` another's, ``test/model-random/pointing`` how much higher
-    the model's is, case by case.
+    the model's is, case by case; ``test/ceiling/pointing`` the ideal observer's, with its kind, and
+    ``test/efficiency/pointing`` the model's over it.
     """
-    flat = {
+    flat: dict[str, dict[str, Any]] = {
         f"{stage}/{metric}" if name == MODEL else f"{stage}/{name}/{metric}": estimate.to_dict()
         for name, estimates in (
             results | {f"{MODEL}-{name}": gaps for name, gaps in (differences or {}).items()}
         ).items()
         for metric, estimate in estimates.items()
     }
+    if ceiling is not None:
+        for metric, estimate in ceiling.scores.items():
+            flat[f"{stage}/ceiling/{metric}"] = {**estimate.to_dict(), "kind": ceiling.kind}
+        for metric, estimate in ceiling.efficiency.items():
+            flat[f"{stage}/efficiency/{metric}"] = estimate.to_dict()
     write_json(path, flat)
+    return flat
 
 
-def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], names: dict[int, str]) -> None:
+def write_cases(
+    path: Path,
+    tables: Mapping[str, ScoreTable],
+    classes: Sequence[str],
+    names: Mapping[int, str],
+    called: np.ndarray[Any, np.dtype[np.float64]],
+) -> None:
     """Write a row a case, sorted by name.
 
     The model's columns are plain (``pointing``), another explainer's start with its name (``random/pointing``), and
@@ -54,9 +88,14 @@ def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], n
         tables: Scores by explainer.
         classes: Names of the K maps.
         names: Case by number.
+        called: (n, K) of `predicted_classes`: the column ``predicted``.
     """
     rows: dict[int, dict[str, Any]] = {number: {"case": name} for number, name in names.items()}
     columns = ["case"]
+    for k, class_name in enumerate(classes):
+        columns.append("/".join(["predicted"] + [class_name] * (len(classes) > 1)))
+        for number, value in zip(tables[MODEL].case, called[:, k], strict=True):
+            rows[int(number)][columns[-1]] = _plain(value)
     for explainer, table in tables.items():
         for score in MODEL_COLUMNS if explainer == MODEL else SCORE_COLUMNS:
             for k, class_name in enumerate(classes):
@@ -69,12 +108,16 @@ def write_cases(path: Path, tables: dict[str, ScoreTable], classes: list[str], n
 
 def write_lesions(
     path: Path,
-    tables: dict[str, ScoreTable],
-    classes: list[str],
-    names: dict[int, str],
+    tables: Mapping[str, ScoreTable],
+    classes: Sequence[str],
+    names: Mapping[int, str],
     thresholds: Mapping[str, Sequence[float]],
+    known: Sequence[KnownLesion | None],
 ) -> None:
     """Write a row a lesion, by case, class and number: size, centre of mass in voxels, peak of each map, found or not.
+
+    What is known of it beyond its mask stands in ``family``, ``size_mm`` (diameter), ``volume_mm3``, ``contrast``,
+    ``cnr`` and ``dprime``, columns that are there if anything is.
 
     Args:
         path: CSV file.
@@ -82,10 +125,12 @@ def write_lesions(
         classes: Names of the K maps.
         names: Case by number.
         thresholds: By explainer, of each class; a lesion is found if its peak reaches it.
+        known: What is known of each lesion of the tables.
     """
     table = tables[MODEL]
     axes = [f"centre_{'ijk'[axis]}" for axis in range(table.lesion_centre.shape[1])]
-    columns = ["case", "class", "lesion", "voxels", *axes]
+    extra = ["family", *KNOWN_COLUMNS] if any(known) else []
+    columns = ["case", "class", "lesion", "voxels", *axes, *extra]
     rows: list[dict[str, Any]] = [
         {
             "case": names[int(table.lesion_case[row])],
@@ -96,6 +141,9 @@ def write_lesions(
         }
         for row in range(len(table.lesion_case))
     ]
+    for row, lesion in zip(rows, known, strict=True):
+        if lesion is not None:
+            row |= {"family": lesion.family} | {name: _plain(getattr(lesion, name)) for name in KNOWN_COLUMNS}
     for explainer, scored in tables.items():
         prefix = "" if explainer == MODEL else f"{explainer}/"
         columns += [f"{prefix}peak", f"{prefix}found"]
@@ -109,13 +157,16 @@ def _plain(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def print_table(results: Results, title: str, floors: Collection[str]) -> None:
+def print_table(results: Results, title: str, floors: Collection[str], ceiling: Ceilings | None = None) -> None:
     """Print explainers by the main metrics, each figure above its interval, and the reasons of what is undefined.
+
+    The ideal observer, where there is one, stands last, with the share of it that the model reaches.
 
     Args:
         results: Estimates by explainer and metric.
         title: Above the table.
         floors: Explainers that have not seen the disease.
+        ceiling: The ideal observer on the same cases.
     """
     shown = {metric: results[MODEL][metric] for metric in SHOWN if metric in results[MODEL]}
     table = Table(title=title, title_justify="left", caption="[95 % interval over subjects]")
@@ -127,6 +178,11 @@ def print_table(results: Results, title: str, floors: Collection[str]) -> None:
     for name, estimates in results.items():
         label = f"{name}\n(floor)" if name in floors else name
         table.add_row(label, *(_cell(estimates.get(metric)) for metric in shown))
+    if ceiling is not None:
+        table.add_section()
+        label = f"ideal\nobserver\n({KINDS[ceiling.kind]})"
+        table.add_row(label, *(_cell(_defined(ceiling.scores.get(metric))) for metric in shown))
+        table.add_row("share of\nceiling", *(_cell(_defined(ceiling.efficiency.get(metric))) for metric in shown))
     console = Console()
     console.print(table)
     for metric, estimate in shown.items():
@@ -140,6 +196,10 @@ def _drift(estimates: dict[str, Estimate]) -> str:
     """One sentence: a mean displacement well away from 0 means that the map slides as a whole."""
     mean = ", ".join(f"{entry.value:+.1f}" for name, entry in estimates.items() if name.startswith(f"{DRIFT}/axis"))
     return f"From lesion to peak: ({mean}) pixels on average, spread {estimates[f'{DRIFT}/spread'].value:.1f}"
+
+
+def _defined(estimate: Estimate | None) -> Estimate | None:
+    return None if estimate is None or estimate.reason else estimate
 
 
 def _cell(estimate: Estimate | None) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.utils.data import DataLoader
 
+from hrcam_lightning.data.ceiling import Ceiling, read_ceiling
 from hrcam_lightning.data.contract import Layout, TaskKind
 from hrcam_lightning.data.dataset import CaseDataset
+from hrcam_lightning.data.known import TABLE, KnownLesions, read_lesions
 from hrcam_lightning.data.leakage import check_leakage
 from hrcam_lightning.data.listing import list_scans, names_scans
 from hrcam_lightning.data.module import AnySplit, LocalizationDataModule, Sample, Split
@@ -168,6 +170,14 @@ class CaseDataModule(LocalizationDataModule):
             if split != "predict":
                 self._warn_of_one_class(self._labels(self._datasets[key]), wanted)
         return self._datasets[key]
+
+    def known_lesions(self, split: Split) -> KnownLesions:
+        """What a ``lesions.csv`` beside the table says, of all splits."""
+        return read_lesions(Path(self.path).with_name(TABLE))
+
+    def ceiling(self, split: Split) -> Ceiling | None:
+        """What ``hrcam-synth observer --write`` has left beside the table."""
+        return read_ceiling(Path(self.path).parent, self.test_split if split == "test" else split)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Cases to predict, but for those to be left out; a batch is of one where the images differ in shape.

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from hrcam_lightning.data.ceiling import Ceiling
     from hrcam_lightning.data.contract import Batch, Layout
+    from hrcam_lightning.data.known import KnownLesions
 
 Split = Literal["train", "val", "test"]
 AnySplit = Literal["train", "val", "test", "reversed"]
@@ -151,6 +153,14 @@ class LocalizationDataModule(LightningDataModule, ABC):
         if self.augmentation is None or self.trainer is None or not self.trainer.training:
             return batch
         return augment(batch, self.augmentation, torch.initial_seed(), self.trainer.global_step)
+
+    def known_lesions(self, split: Split) -> KnownLesions:
+        """What is known of the lesions of a split beyond their masks; by case, nothing if not overridden."""
+        return {}
+
+    def ceiling(self, split: Split) -> Ceiling | None:
+        """What the ideal observer made of a split; None if that is not known."""
+        return None
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training cases, in another order each epoch."""

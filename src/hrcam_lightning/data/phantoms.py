@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from hrcam_lightning.data.contract import Layout
 from hrcam_lightning.data.frame import Framing, Grid
+from hrcam_lightning.data.known import KnownLesion, KnownLesions, diameter
 from hrcam_lightning.data.module import AnySplit, LocalizationDataModule, Sample, Split
 from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, Shorthand
 from hrcam_lightning.data.sampling import EpochSampler
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hrcam_lightning.data.augment import Augmentation
+    from synth.lesion import Lesion
 
 
 class PhantomDataset(Dataset[Sample]):
@@ -224,6 +226,12 @@ class PhantomDataModule(LocalizationDataModule):
         images = self.training_images()
         return torch.tensor([images.phantoms.label(images.first + index) for index in range(len(images))])
 
+    def known_lesions(self, split: Split) -> KnownLesions:
+        """What the phantoms of a split are made of; draws them anew."""
+        dataset = self.dataset(split)
+        drawn = (dataset.phantoms[dataset.first + index] for index in range(len(dataset)))
+        return {case.name: [_known(lesion) for lesion in case.lesions] for case in drawn}
+
     def training_order(self) -> EpochSampler:
         """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""
         count, total = self.counts["train"], sum(self.counts.values())
@@ -232,3 +240,17 @@ class PhantomDataModule(LocalizationDataModule):
             return total + (epoch - 1) * count if self.fresh and epoch else 0
 
         return EpochSampler(count, self._epoch, start)
+
+
+def _known(lesion: Lesion) -> KnownLesion:
+    return KnownLesion(
+        class_name=lesion.class_name,
+        centre_mm=lesion.centre_mm,
+        centre_voxel=lesion.centre_voxel,
+        family=lesion.family,
+        size_mm=diameter(lesion.radii_mm),
+        volume_mm3=lesion.volume_mm3,
+        contrast=lesion.delta,
+        cnr=lesion.cnr,
+        dprime=lesion.dprime,
+    )

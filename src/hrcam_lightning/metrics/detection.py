@@ -120,7 +120,7 @@ def sensitivity_at(
     Returns:
         (..., r) in 0..1; NaN without a lesion or an image.
     """
-    allowed = np.asarray(rates) * images[..., None]
+    allowed = np.asarray(rates) * images[..., None] * (1 + 1e-12)  # 0.29 of 100 is 29, not a little less
     found = np.stack([np.where(false <= limit[..., None], true, 0).max(-1, initial=0) for limit in
                       np.moveaxis(allowed, -1, 0)], -1)  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -206,6 +206,17 @@ class PooledScores:
             statistics[f"lesion/froc{ending}"] = partial(_recall, ending=ending, rates=RATES)
         return {name: self._estimate(statistic, intervals) for name, statistic in statistics.items()}
 
+    def froc_curve(self, rates: Sequence[float], ending: str = "") -> Floats:
+        """Sensitivity (r,) at no more than so many false positives per image, on average over the classes with masks.
+
+        Args:
+            rates: r of them.
+            ending: ``_by_parts`` for detections by connected parts.
+        """
+        curves = [_sensitivity(columns, ending, rates)[0] for columns in self._columns if columns["masks"][0].any()]
+        curves = [curve for curve in curves if np.isfinite(curve).all()]
+        return np.mean(curves, axis=0) if curves else np.full(len(rates), math.nan)
+
     def _estimate(self, statistic: Callable[[dict[str, Floats]], Floats], intervals: bool) -> Estimate:
         found = [statistic(columns) for columns in self._columns if columns["masks"][0].any()]
         if not found:
@@ -226,7 +237,12 @@ def _mean_dice(columns: dict[str, Floats]) -> Floats:
 
 
 def _recall(columns: dict[str, Floats], ending: str, rates: Sequence[float]) -> Floats:
-    """Sensitivity at the rates, on average."""
+    """Sensitivity at the rates, on average, (1 + G,)."""
+    return np.asarray(_sensitivity(columns, ending, rates).mean(-1))
+
+
+def _sensitivity(columns: dict[str, Floats], ending: str, rates: Sequence[float]) -> Floats:
+    """Sensitivity at each of the rates, (1 + G, r)."""
     false, true = (columns[f"{name}{ending}"].cumsum(-1) for name in ("false", "true"))
     images, lesions = columns[f"images{ending}"].sum(-1), columns["per_lesion"].sum(-1)
-    return np.asarray(sensitivity_at(false, true, images, lesions, rates).mean(-1))
+    return sensitivity_at(false, true, images, lesions, rates)

@@ -12,6 +12,8 @@ from scipy.stats import rankdata
 from hrcam_lightning.metrics.estimate import Estimate, Z, bootstrap, undefined, wilson
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hrcam_lightning.metrics.estimate import Floats, Ints
 
 
@@ -112,12 +114,28 @@ def lroc_estimate(
         resamples: Of the interval; 0 for none.
         subject: (n,) whose cases they are; each its own if not given.
     """
-    known = np.isfinite(located) | (labels == 0)
-    columns = [
-        k for k in range(labels.shape[1]) if (labels[known[:, k], k] == 1).any() and (labels[known[:, k], k] == 0).any()
-    ]
-    if not columns:
+    found = area_statistic(scores, labels, located, subject)
+    if found is None:
         return undefined(0, "no class has both positive cases with a mask and negative cases")
+    statistic, units = found
+    known = (np.isfinite(located) | (labels == 0))[:, _columns(labels, located)]
+    return Estimate(
+        float(statistic(np.ones((1, units)))[0]), *bootstrap(statistic, units, resamples), int(known.any(1).sum())
+    )
+
+
+def area_statistic(
+    scores: Floats, labels: Floats, located: Floats, subject: Ints | None = None
+) -> tuple[Callable[[Floats], Floats], int] | None:
+    """What `lroc_estimate` resamples: from weights (R, units) to areas (R,), and the number of units, the subjects.
+
+    None where no class has cases of both kinds. Two of them of the same cases, of which the same positives are located
+    or not, have the same units.
+    """
+    columns = _columns(labels, located)
+    if not columns:
+        return None
+    known = np.isfinite(located) | (labels == 0)
     used = known[:, columns].any(1)
     scores, labels, located, known = scores[used], labels[used], np.nan_to_num(located[used]), known[used]
     _, place = np.unique(np.arange(len(labels)) if subject is None else subject[used], return_inverse=True)
@@ -130,9 +148,16 @@ def lroc_estimate(
         ]
         return np.asarray(np.mean(areas, axis=0))
 
-    units = int(place.max()) + 1
-    value = float(statistic(np.ones((1, units)))[0])
-    return Estimate(value, *bootstrap(statistic, units, resamples), len(labels))
+    return statistic, int(place.max()) + 1
+
+
+def _columns(labels: Floats, located: Floats) -> list[int]:
+    """Classes that have negative cases, and positive ones of which it is known whether they are located."""
+    return [
+        k
+        for k in range(labels.shape[1])
+        if ((labels[:, k] == 1) & np.isfinite(located[:, k])).any() and (labels[:, k] == 0).any()
+    ]
 
 
 def auroc_difference(first: Floats, second: Floats, labels: Floats) -> Estimate:

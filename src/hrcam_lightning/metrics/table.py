@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hrcam_lightning.metrics.boxes import OVERLAPS, THRESHOLDS, best_threshold
+from hrcam_lightning.metrics.curves import FROC_RATES, lroc_curve
 from hrcam_lightning.metrics.displacement import displacement_estimates
 from hrcam_lightning.metrics.estimate import Estimate, Floats, Ints, mean_estimate, undefined
 from hrcam_lightning.metrics.paired import paired_difference
 from hrcam_lightning.metrics.pooled import NO_THRESHOLD, PooledScores
+from hrcam_lightning.metrics.predicted import predicted_estimates
 from hrcam_lightning.metrics.roc import auroc_estimate, lroc_estimate
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ class ScoreTable:
         normal_class: int | None = None,
         resamples: int = 1000,
         operating_points: Mapping[str, Sequence[float]] | None = None,
+        called: Floats | None = None,
     ) -> dict[str, Estimate]:
         """Every figure of the maps by name; docs/metrics.md says what each is.
 
@@ -144,6 +147,7 @@ class ScoreTable:
                 one that is of no class.
             resamples: Of the intervals; 0 for none.
             operating_points: What `operating_points` found on validation cases; None if there are none.
+            called: (n, K) of `predicted_classes`: which classes the network calls; None if that is not known.
         """
         broken = self._broken()
         found = self._per_case(resamples)
@@ -151,6 +155,7 @@ class ScoreTable:
             "normal/false_activation": self._false_activation(thresholds, normal_class, resamples),
             "lesion/recall": self._recall(thresholds, resamples),
             "lroc": self._lroc(resamples),
+            **self._predicted(called, resamples),
             **self._pooled_estimates(resamples),
             **self._boxes((operating_points or {}).get("box"), resamples),
             **displacement_estimates(self.displacement, 0 if broken else resamples, self.subject),
@@ -236,6 +241,33 @@ class ScoreTable:
         if broken:
             return undefined(len(self.case), f"{broken} of {len(self.case)} cases have no finite probability")
         return lroc_estimate(self.probability, self.label, self.pointing, resamples, self.subject)
+
+    def _predicted(self, called: Floats | None, resamples: int) -> dict[str, Estimate]:
+        """By the map of the class that the network calls."""
+        called = np.full_like(self.label, math.nan) if called is None else called
+        masked = np.isfinite(self.pointing)
+        found = predicted_estimates(called, self.pointing, self.pixel_ap, NO_MASK, resamples, self.subject)
+        broken = int((~np.isfinite(self.probability) & masked).any(1).sum())
+        if broken:
+            because = undefined(len(self.case), f"{broken} of {len(self.case)} cases have no finite probability")
+            return dict.fromkeys(found, because)
+        return found
+
+    def froc_curve(self, ending: str = "") -> Floats:
+        """Sensitivity at `curves.FROC_RATES`; NaN where it is not defined.
+
+        Args:
+            ending: ``_by_parts`` for detections by connected parts.
+        """
+        if self._broken() or not self.pooled_once:
+            return np.full(len(FROC_RATES), math.nan)
+        return self._pooled().froc_curve(FROC_RATES, ending)
+
+    def lroc_curve(self) -> Floats:
+        """Positives rated and located right, at `curves.LROC_RATES`; NaN where it is not defined."""
+        known = not self._broken() and np.isfinite(self.probability).all()
+        located = self.pointing if known else np.full_like(self.pointing, math.nan)
+        return lroc_curve(self.probability, self.label, located)
 
     def _pooled(self) -> PooledScores:
         return PooledScores(self.pixel_code, self.pixel_rows, self.label.shape[1])
