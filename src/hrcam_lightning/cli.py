@@ -242,6 +242,8 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=r"\s*Dump of a value that does not round-trip")
     # The run folder is also the checkpoints'; config.yaml stands there first.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A prediction that is resumed may have nothing left to do, and says so itself.
+    warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
     # A retrofit starts from the checkpoint of another folder.
     warnings.filterwarnings("ignore", message="The dirpath has changed from")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)

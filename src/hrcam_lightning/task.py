@@ -300,9 +300,9 @@ class LocalizationTask(LightningModule):
         """Maps for the callbacks."""
         return self._evaluate(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> StepOutput | None:
-        """Maps for the callbacks; the labels are not looked at. None if no case of the batch could be read."""
-        return {"output": self(batch["image"])} if batch["case"] else None
+    def predict_step(self, batch: Batch, batch_idx: int) -> StepOutput | dict[str, Any]:
+        """Maps for the callbacks; the labels are not looked at. Nothing if no case of the batch could be read."""
+        return {"output": self(batch["image"])} if batch["case"] else {}
 
     def _evaluate(self, batch: Batch, stage: str) -> StepOutput:
         output: LocalizationOutput = self(batch["image"])

@@ -97,7 +97,7 @@ class PredictionWriter(Callback):
         self,
         trainer: Trainer,
         pl_module: LocalizationTask,
-        outputs: StepOutput | None,
+        outputs: StepOutput,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -105,7 +105,7 @@ class PredictionWriter(Callback):
         """Hand the cases of a batch to the writer."""
         for case, reason in batch.get("failed", []):
             self.unreadable.setdefault(case, reason)
-        if outputs is None:
+        if not batch["case"]:
             return
         output = outputs["output"]
         if "slice" in batch and trainer.world_size > 1:
