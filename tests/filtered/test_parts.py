@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -23,6 +22,8 @@ from hrcam_lightning.filtered.training import key_of, shaping
 from hrcam_lightning.metrics import overlaps
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hrcam_lightning.data import Batch
     from hrcam_lightning.data.module import Sample
 

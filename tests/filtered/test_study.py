@@ -81,7 +81,7 @@ def test_the_whole_protocol_and_going_on_after_a_kill(
     assert sorted(path.name for path in folder.iterdir()) == [*files, "table.md"]
     assert not list(folder.rglob(".part*"))
 
-    _maps_are_by_networks_that_have_not_seen_the_case(watch, folder)
+    _maps_are_by_networks_that_have_not_seen_the_case(watch)
     _trainings_are_equal_but_for_the_images(watch)
     _figures_are_those_of_the_logits(folder, tiny_set)
     assert "random_outside" in capsys.readouterr().out
@@ -104,7 +104,7 @@ def test_the_whole_protocol_and_going_on_after_a_kill(
     assert list(rows_of(folder / "results.csv")[1].values())[:2] == ["inside", "0"]
 
 
-def _maps_are_by_networks_that_have_not_seen_the_case(watch: Watch, folder: Path) -> None:
+def _maps_are_by_networks_that_have_not_seen_the_case(watch: Watch) -> None:
     assert len(watch.trained) == 2 + 8 * 2
     of = {id(one["task"]): one["cases"] for one in watch.trained}
     held: list[str] = []
@@ -210,21 +210,8 @@ def test_bad_input_ends_with_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cases = tiny_set / "cases.csv"
-    for words, sentence in {
-        ("--kinds", "[insight]"): "insight",
-        ("--explainer", "gradcamel"): "there is no explainer 'gradcamel'",
-        ("--trainer.devices", "2"): "give --trainer.devices 1",
-    }.items():
-        assert sentence in error_of(capsys, monkeypatch, *command(cases, *words)), words
-    bare = tmp_path / "bare.csv"
-    rows = [{**row, "image": tiny_set / row["image"]} for row in rows_of(cases)]
-    bare.write_text("image,label,split\n" + "".join(f"{row['image']},{row['label']},{row['split']}\n" for row in rows))
-    assert "need the mask of every positive case" in error_of(capsys, monkeypatch, *command(bare))
-    assert not list(Path("run").rglob("*.npy"))
-    main(command(bare, "--kinds", "[inside]", "--seeds", "1"))
-    assert json.loads(Path("run/filtered_retrain/metrics.json").read_text())["dice"]["test/otsu"] == {
-        "value": None, "low": None, "high": None, "n": 0, "reason": "no positive case has a mask",
-    }  # fmt: skip
+    assert "insight" in error_of(capsys, monkeypatch, *command(cases, "--kinds", "[insight]"))
+    assert "give --trainer.devices 1" in error_of(capsys, monkeypatch, *command(cases, "--trainer.devices", "2"))
 
 
 def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Path, tiny_set: Path) -> None:
@@ -240,6 +227,8 @@ def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Pat
     }.items():
         with pytest.raises(InputError, match=sentence):
             trainer.filtered_retrain(task, data, **dict([more]))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="there is no explainer 'gradcamel'"):
+        trainer.filtered_retrain(task, data, explainer="gradcamel")
     with pytest.raises(InputError, match="unequal budgets"):
         trainer.filtered_retrain(LocalizationTask(stop_rate=1e-4), data)
     with pytest.raises(InputError, match="unequal budgets"):
@@ -250,4 +239,15 @@ def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Pat
         trainer.filtered_retrain(task, CaseDataModule(str(tiny_set / "cases.csv"), task="multilabel"))
     with pytest.raises(InputError, match="drawn anew each epoch"):
         trainer.filtered_retrain(task, PhantomDataModule("spec.yaml", fresh=True))
+    bare = tmp_path / "bare.csv"
+    rows = [{**row, "image": tiny_set / row["image"]} for row in rows_of(tiny_set / "cases.csv")]
+    bare.write_text("image,label,split\n" + "".join(f"{row['image']},{row['label']},{row['split']}\n" for row in rows))
+    options |= {"enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 1}
+    task = LocalizationTask(backbone=partial(ConvPyramid, width=2, depth=2))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="need the mask of every positive case"):
+        StudyTrainer(**options).filtered_retrain(task, CaseDataModule(str(bare)), folds=2)
     assert not list(tmp_path.rglob("*.npy"))
+    StudyTrainer(**options).filtered_retrain(task, CaseDataModule(str(bare)), folds=2, seeds=1, kinds=["inside"])
+    assert json.loads((tmp_path / "filtered_retrain/metrics.json").read_text())["dice"]["test/otsu"] == {
+        "value": None, "low": None, "high": None, "n": 0, "reason": "no positive case has a mask",
+    }  # fmt: skip
