@@ -22,6 +22,7 @@ from hrcam_lightning.data import CaseDataModule, PhantomDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.filtered import StudyTrainer, study
 from hrcam_lightning.filtered.filters import KINDS
+from hrcam_lightning.filtered.training import explain_to, train
 from tests.command_line import CASES, SMALL, error_of, rows_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ class Watch:
         self.begun: list[str] = []
         self.steps: list[int] = []
         self.explained: list[dict[str, Any]] = []
-        train, explain = study.train, study.explain_to
 
         def watched(task: LocalizationTask, data: StudyData, *rest: Any) -> LocalizationTask:
             made = train(task, data, *rest)
@@ -53,7 +53,7 @@ class Watch:
             return made
 
         def explained(path: Path, task: LocalizationTask, loader: Any, *rest: Any) -> Any:
-            logits = explain(path, task, loader, *rest)
+            logits = explain_to(path, task, loader, *rest)
             cases = [loader.dataset[n] for n in range(len(loader.dataset))]
             self.explained.append({"path": path, "task": task, "cases": cases})
             return logits
@@ -167,7 +167,7 @@ def test_from_python_in_3d_by_another_explainer_a_killed_study_goes_on(tmp_path:
     spec |= {"shape": [10, 9, 8], "spacing_mm": [1, 1, 1], "splits": {"train": 12, "val": 8, "test": 8}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     data = PhantomDataModule(str(tmp_path / "spec.yaml"), batch_size=5)
-    task = LocalizationTask(backbone=partial(ConvPyramid, width=2, depth=2))  # type: ignore[arg-type]
+    task = LocalizationTask(backbone=partial(ConvPyramid, width=2, depth=2))
 
     class Kill(Callback):
         """Left out of trainings, as are all of the run's callbacks."""
@@ -184,7 +184,6 @@ def test_from_python_in_3d_by_another_explainer_a_killed_study_goes_on(tmp_path:
         return found
 
     started: list[str] = []
-    train = study.train
 
     def dies(*args: Any) -> LocalizationTask:
         started.append("")
@@ -243,7 +242,7 @@ def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Pat
     rows = [{**row, "image": tiny_set / row["image"]} for row in rows_of(tiny_set / "cases.csv")]
     bare.write_text("image,label,split\n" + "".join(f"{row['image']},{row['label']},{row['split']}\n" for row in rows))
     options |= {"enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 1}
-    task = LocalizationTask(backbone=partial(ConvPyramid, width=2, depth=2))  # type: ignore[arg-type]
+    task = LocalizationTask(backbone=partial(ConvPyramid, width=2, depth=2))
     with pytest.raises(InputError, match="need the mask of every positive case"):
         StudyTrainer(**options).filtered_retrain(task, CaseDataModule(str(bare)), folds=2)
     assert not list(tmp_path.rglob("*.npy"))
