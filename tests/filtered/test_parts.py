@@ -14,7 +14,7 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain.null import otsu
 from hrcam_lightning.filtered.dice import GRID, best, dice_at, dice_curves, four
 from hrcam_lightning.filtered.facts import Facts, read_facts
-from hrcam_lightning.filtered.filters import FilteredDataset, Kind, Rule, moved
+from hrcam_lightning.filtered.filters import FilteredDataset, Kind, Negatives, Rule, moved
 from hrcam_lightning.filtered.folds import folds_of
 from hrcam_lightning.filtered.intervals import estimate, resampled, weighted_accuracy, weighted_auroc
 from hrcam_lightning.filtered.maps import CaseMaps, scale_of
@@ -51,8 +51,8 @@ def _facts() -> Facts:
     return Facts(NAMES, LABELS, NAMES, TRUTH.sum((1, 2)), (2, 6, 5), np.array([1.0, 2.0]), "")
 
 
-def _rule(area: int | None = 7) -> Rule:
-    return Rule(0.5, area, "mean", torch.tensor([1.0, 2.0]))
+def _rule(area: int | None = 7, negatives: Negatives = "own") -> Rule:
+    return Rule(0.5, area, "mean", torch.tensor([1.0, 2.0]), negatives)
 
 
 def test_folds_hold_out_each_case_once_with_its_subject_and_both_labels() -> None:
@@ -111,12 +111,12 @@ def test_blurred_fill_keeps_what_is_shown_and_the_mean_of_a_flat_image() -> None
     image = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
     shown = torch.zeros(9, 9)
     shown[2:5] = 1
-    found = Rule(0.5, 1, "blur", torch.zeros(1)).apply(image, shown)
+    found = Rule(0.5, 1, "blur", torch.zeros(1), "own").apply(image, shown)
     torch.testing.assert_close(found[:, 2:5], image[:, 2:5], atol=0, rtol=0)
     assert (found - image)[:, 5:].abs().max() > 0.05
     assert found[:, 6:].std() < image[:, 6:].std() / 2
     torch.testing.assert_close(
-        Rule(0.5, 1, "blur", torch.zeros(1)).apply(torch.ones(1, 9, 9), shown), torch.ones(1, 9, 9)
+        Rule(0.5, 1, "blur", torch.zeros(1), "own").apply(torch.ones(1, 9, 9), shown), torch.ones(1, 9, 9)
     )
 
 
@@ -129,6 +129,16 @@ def test_truth_of_a_negative_is_the_mask_of_a_positive_and_its_area_tells_nothin
         assert LABELS[donor] == 1
         np.testing.assert_array_equal(inside.shown(index, cases[index]), TRUTH[donor])
         np.testing.assert_array_equal(outside.shown(index, cases[index]), ~TRUTH[donor])
+
+
+def test_a_negative_may_be_given_the_map_of_a_positive(tmp_path: Path) -> None:
+    maps, cases = _maps(tmp_path), _Cases()
+    for kind in ("inside", "soft"):
+        own, given = (FilteredDataset(cases, _facts(), maps, _rule(7, one), kind) for one in ("own", "positive"))
+        for index in range(4):
+            source = index if LABELS[index] else given.donor(index)
+            np.testing.assert_array_equal(given.shown(index, cases[index]), own.shown(source, cases[source]))
+    assert not np.array_equal(own.shown(1, cases[1]), given.shown(1, cases[1]))
 
 
 def test_random_masks_have_the_area_of_the_maps_and_lie_elsewhere(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ Kind = Literal[
     "original", "inside", "outside", "soft", "truth_inside", "truth_outside", "random_inside", "random_outside"
 ]
 Fill = Literal["mean", "blur"]
+Negatives = Literal["own", "positive"]
 
 KINDS: list[Kind] = list(get_args(Kind))
 
@@ -36,12 +37,14 @@ class Rule:
         area: Pixels of every mask, the highest of each map; None to take those that reach the threshold.
         fill: What stands for a pixel that is not shown.
         mean: (C,) mean of the training images.
+        negatives: Whose map filters a negative case: its own, or that of a positive case, as with true masks.
     """
 
     threshold: float
     area: int | None
     fill: Fill
     mean: Tensor
+    negatives: Negatives
 
     def mask(self, maps: CaseMaps, index: int) -> Bools:
         """The mask that the map of a case makes, (*S)."""
@@ -75,7 +78,7 @@ class FilteredDataset(Dataset[Sample]):
 
     def __init__(self, cases: Dataset[Sample], facts: Facts, maps: CaseMaps, rule: Rule, kind: Kind) -> None:
         self.cases, self.facts, self.maps, self.rule, self.kind = cases, facts, maps, rule, kind
-        self._donors = np.flatnonzero((facts.labels == 1) & (facts.areas > 0))
+        self._donors = np.flatnonzero(facts.labels == 1)
 
     def __len__(self) -> int:
         return len(self.facts.names)
@@ -89,13 +92,15 @@ class FilteredDataset(Dataset[Sample]):
 
     def shown(self, index: int, sample: Sample) -> Maps | Bools:
         """How much of each pixel of a case is shown, (*S) in 0..1."""
+        own = self.facts.labels[index] == 1 or self.rule.negatives == "own"
+        source = index if own else self.donor(index)
         if self.kind == "soft":
-            return self.rule.soft(self.maps, index)
+            return self.rule.soft(self.maps, source)
         what, _, side = self.kind.rpartition("_")
         if what == "truth":
             mask = self._truth(index, sample)
         else:
-            mask = self.rule.mask(self.maps, index)
+            mask = self.rule.mask(self.maps, source)
             if what == "random":
                 mask = moved(mask, self.facts.names[index])
         return mask if side == "inside" else ~mask
@@ -107,7 +112,7 @@ class FilteredDataset(Dataset[Sample]):
         return np.asarray(sample["mask"][0].numpy())
 
     def donor(self, index: int) -> int:
-        """The positive case whose mask a negative case is given."""
+        """The positive case whose mask or map a negative case is given."""
         return int(_generator("donor", self.facts.names[index]).choice(self._donors))
 
 

@@ -14,7 +14,7 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import replacing
 from hrcam_lightning.filtered.dice import dice_curves
 from hrcam_lightning.filtered.facts import Facts, read_facts
-from hrcam_lightning.filtered.filters import Fill, FilteredDataset, Kind, Rule
+from hrcam_lightning.filtered.filters import Fill, FilteredDataset, Kind, Negatives, Rule
 from hrcam_lightning.filtered.folds import folds_of
 from hrcam_lightning.filtered.maps import CaseMaps, scale_of
 from hrcam_lightning.filtered.training import StudyData, explain_to, key_of, logits_of, shaping, train
@@ -46,6 +46,7 @@ class Protocol:
         fill: What stands for a pixel that is not shown.
         threshold: Strength from which a pixel is of the map's mask.
         equal_area: Masks of one area for all images.
+        negatives: Whose map filters a negative case.
         kinds: Kinds of filtered image; the originals first.
         seed: The first training's.
     """
@@ -55,6 +56,7 @@ class Protocol:
     fill: Fill
     threshold: float
     equal_area: bool
+    negatives: Negatives
     kinds: tuple[Kind, ...]
     seed: int
 
@@ -129,6 +131,7 @@ class Study:
             area,
             self.protocol.fill,
             torch.from_numpy(self.facts["train"].mean.astype(np.float32)),
+            self.protocol.negatives,
         )
         curves = {split: dice_curves(self._positives(split, maps[split]), self.protocol.threshold) for split in SPLITS}
         logits: dict[Kind, Floats] = {}

@@ -9,7 +9,7 @@ import torch
 
 from hrcam_lightning.callbacks.explainers import MODEL, Explainer
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.filtered.filters import KINDS, Fill, Kind
+from hrcam_lightning.filtered.filters import KINDS, Fill, Kind, Negatives
 from hrcam_lightning.filtered.progress import Progress
 from hrcam_lightning.filtered.report import report
 from hrcam_lightning.filtered.study import Protocol, Study
@@ -39,6 +39,7 @@ class StudyTrainer(RetrofitTrainer):
         explainer: str | dict[str, Any] = MODEL,
         threshold: float = 0.5,
         equal_area: bool = True,
+        negatives: Negatives = "own",
         fill: Fill = "mean",
         kinds: list[Kind] = KINDS,
     ) -> None:
@@ -60,6 +61,8 @@ class StudyTrainer(RetrofitTrainer):
             equal_area: Give every image a mask of the same area, the highest pixels of its map, as many as reach the
                 threshold on an average positive training case, so that the area does not tell the label; else the
                 pixels that reach the threshold.
+            negatives: Whose map filters a negative case: its ``own``, of the positive class, or that of a ``positive``
+                case drawn by its name, so that not even the shape of masks can tell the label.
             fill: What stands for a pixel that is not shown: the mean of the training images, or the image blurred.
             kinds: Kinds of image to train on; the originals always are.
 
@@ -87,7 +90,7 @@ class StudyTrainer(RetrofitTrainer):
                 "give a table of one finding, with --data.task binary"
             )
         chosen = tuple(dict.fromkeys(["original", *kinds]))
-        protocol = Protocol(folds, seeds, fill, threshold, equal_area, chosen, torch.initial_seed() % 2**32)
+        protocol = Protocol(folds, seeds, fill, threshold, equal_area, negatives, chosen, torch.initial_seed() % 2**32)
         made = Explainer(explainer)
         folder = Path(self.default_root_dir) / "filtered_retrain"
         trainings = folds + len(chosen) * seeds  # the network of all folds is the first one on originals
