@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +22,8 @@ from hrcam_lightning.data import CaseDataModule, PhantomDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.filtered import StudyTrainer, study
 from hrcam_lightning.filtered.filters import KINDS
-from hrcam_lightning.filtered.training import explain_to, train
+from hrcam_lightning.filtered.training import StudyData, explain_to, train
 from tests.command_line import CASES, SMALL, error_of, rows_of
-
-if TYPE_CHECKING:
-    from hrcam_lightning.filtered.training import StudyData
 
 STUDY = ["--trainer.max_epochs", "1", "--folds", "2", "--seeds", "2"]
 
@@ -250,3 +247,17 @@ def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Pat
     assert json.loads((tmp_path / "filtered_retrain/metrics.json").read_text())["dice"]["test/otsu"] == {
         "value": None, "low": None, "high": None, "n": 0, "reason": "no positive case has a mask",
     }  # fmt: skip
+
+
+def test_a_training_starts_anew_whatever_network_it_is_given(tmp_path: Path, spec_path: Path) -> None:
+    source = PhantomDataModule(str(spec_path), batch_size=4)
+    data = StudyData(source, {"train": source.dataset("train"), "val": source.dataset("val")})
+    made = {"backbone": partial(ConvPyramid, width=2, depth=2)}
+    bare, built = LocalizationTask(**made), LocalizationTask("binary", ["lesion"], 1, 2, **made)
+    settings = {"max_epochs": 1, "accelerator": "cpu"}
+    shown: list[float] = []
+    ends = [train(task, data, settings, tmp_path, 3, shown.append).state_dict() for task in (bare, built)]
+    other = train(bare, data, settings, tmp_path, 4, shown.append).state_dict()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] if name != "thresholds")
+    assert not all(torch.equal(ends[0][name], other[name]) for name in other if name != "thresholds")
+    assert shown == [0.5, 1.0] * 3
