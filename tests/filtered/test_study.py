@@ -252,8 +252,9 @@ def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Pat
 def test_a_training_starts_anew_whatever_network_it_is_given(tmp_path: Path, spec_path: Path) -> None:
     source = PhantomDataModule(str(spec_path), batch_size=4)
     data = StudyData(source, {"train": source.dataset("train"), "val": source.dataset("val")})
-    made = {"backbone": partial(ConvPyramid, width=2, depth=2)}
-    bare, built = LocalizationTask(**made), LocalizationTask("binary", ["lesion"], 1, 2, **made)
+    small = partial(ConvPyramid, width=2, depth=2)
+    bare = LocalizationTask(backbone=small)
+    built = LocalizationTask("binary", ["lesion"], 1, 2, backbone=small)
     settings = {"max_epochs": 1, "accelerator": "cpu"}
     shown: list[float] = []
     ends = [train(task, data, settings, tmp_path, 3, shown.append).state_dict() for task in (bare, built)]
