@@ -16,7 +16,8 @@ from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
 OVERLAYS = ("augment.yaml", "gpu.yaml", "wandb.yaml")
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name not in OVERLAYS)
+STUDY = "filtered_retrain.yaml"
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name not in (*OVERLAYS, STUDY))
 SPECS = sorted((ROOT / "configs/synth").glob("*.yaml"))
 QUICK = [
     "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2",
@@ -76,6 +77,12 @@ def test_the_augmentation_overlay_augments(checkout: Path, monkeypatch: pytest.M
     assert written["init_args"]["augmentation"] == {"offset": 0.0, "gamma": 0.0, **given}
 
 
+def test_the_study_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    main(["filtered-retrain", "-c", f"configs/{STUDY}", *QUICK, "--folds", "2", "--seeds", "1", "--kinds", "[inside]"])
+    assert Path("runs/filtered_retrain/filtered_retrain/metrics.json").is_file()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_overlay_trains_in_mixed_precision(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +92,7 @@ def test_the_gpu_overlay_trains_in_mixed_precision(checkout: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "config", [*CONFIGS, *(ROOT / "configs" / name for name in OVERLAYS)], ids=lambda path: path.name
+    "config", [*CONFIGS, *(ROOT / "configs" / name for name in (*OVERLAYS, STUDY))], ids=lambda path: path.name
 )
 def test_a_configuration_is_short_and_says_how_to_run_it(config: Path) -> None:
     lines = config.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The command line: ``hrcam fit | retrofit | validate | test | predict``, and ``hrcam cases``."""
+"""The command line: ``hrcam fit | retrofit | filtered-retrain | validate | test | predict``, and ``hrcam cases``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable, replacing
+from hrcam_lightning.filtered import StudyTrainer
 from hrcam_lightning.importers import command as cases
-from hrcam_lightning.retrofit import RetrofitTrainer
 from hrcam_lightning.task import LocalizationTask
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.cli import ArgsType
+
+STUDY = "filtered-retrain"
 
 
 class RunConfig(SaveConfigCallback):
@@ -49,7 +51,8 @@ class RunConfig(SaveConfigCallback):
 def write_config(parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:
     """Write the configuration of a run to ``config.yaml``."""
     config = config.clone()
-    config["ckpt_path"] = None  # the file is to train anew, not to go on from where this run did
+    if "ckpt_path" in config:
+        config["ckpt_path"] = None  # the file is to train anew, not to go on from where this run did
     config.pop("overwrite", None)  # nor over another run; and `test` knows no such option
     with replacing(folder / "config.yaml") as part:
         part.write_text(parser.dump(config), encoding="utf-8")
@@ -89,7 +92,7 @@ class HrcamCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Commands, and which arguments of the trainer's methods are not options."""
-        return {**LightningCLI.subcommands(), "retrofit": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in ("retrofit", STUDY)}}
 
     def _prepare_subcommand_parser(
         self,
@@ -114,6 +117,9 @@ class HrcamCLI(LightningCLI):
         settings = self.config[command]
         root = settings["trainer"]["default_root_dir"]
         check_writable(Path(root))
+        self._asked = settings["model"].clone()
+        if command == STUDY:  # trains its own networks, and goes on with a study that is there
+            return
         if settings["ckpt_path"] is not None:
             settings["ckpt_path"] = str(find_checkpoint(settings["ckpt_path"], root))
         elif command not in ("fit", "retrofit"):
@@ -126,11 +132,12 @@ class HrcamCLI(LightningCLI):
             and Path(settings["ckpt_path"]).resolve().parent == Path(root).resolve()
         ):
             raise InputError(f"{root} holds the base itself: choose another --trainer.default_root_dir for the result")
-        self._asked = settings["model"].clone()
 
     def before_instantiate_classes(self) -> None:
         """Predictions go to disk alone, the table is `LocalizationMetrics`', and no checkpoint runs code of its own."""
         settings = self.config[self.subcommand]
+        if self.subcommand == STUDY:
+            return
         if settings["ckpt_path"] is not None:
             honour_switches(self._words, self._asked, settings["model"])
         if settings["weights_only"] is None:
@@ -139,6 +146,13 @@ class HrcamCLI(LightningCLI):
             settings["return_predictions"] = False
         elif self.subcommand in ("validate", "test"):
             settings["verbose"] = False
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it. A study keeps its configuration; no name of a hook could hold its dash."""
+        super()._run_subcommand(subcommand)
+        if subcommand == STUDY:
+            folder = Path(self.trainer.default_root_dir) / "filtered_retrain"
+            write_config(self._parser(subcommand), self.config[subcommand], folder)
 
     def after_fit(self) -> None:
         """Say where the run lies."""
@@ -256,7 +270,7 @@ def main(args: Sequence[str] | None = None) -> None:
         LocalizationDataModule,
         subclass_mode_data=True,
         seed_everything_default=0,
-        trainer_class=RetrofitTrainer,
+        trainer_class=StudyTrainer,
         save_config_callback=RunConfig,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={

@@ -60,11 +60,11 @@ def foreground_maps(images: Tensor) -> Tensor:
     The threshold is each image's own, from 256 bins of the mean of its channels; a flat image has no foreground.
     """
     means = intensity_maps(images).cpu().numpy()
-    maps = np.stack([values >= _otsu(values) if np.isfinite(values).all() else values * np.nan for values in means])
+    maps = np.stack([values >= otsu(values) if np.isfinite(values).all() else values * np.nan for values in means])
     return torch.from_numpy(maps.astype(np.float32))
 
 
-def _otsu(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+def otsu(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
     """The lowest value of the upper of two classes with the largest variance between them; infinite without two."""
     counts, edges = np.histogram(values, _BINS)
     middles = (edges[1:] + edges[:-1]) / 2
