@@ -241,9 +241,11 @@ def test_what_makes_no_study_is_refused_before_anything_is_trained(tmp_path: Pat
     options |= {"enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 1}
     task = LocalizationTask(backbone=partial(ConvPyramid, width=2, depth=2))
     with pytest.raises(InputError, match="need the mask of every positive case"):
-        StudyTrainer(**options).filtered_retrain(task, CaseDataModule(str(bare)), folds=2)
+        StudyTrainer(**options).filtered_retrain(task, CaseDataModule(str(bare), allow_outside=True), folds=2)
     assert not list(tmp_path.rglob("*.npy"))
-    StudyTrainer(**options).filtered_retrain(task, CaseDataModule(str(bare)), folds=2, seeds=1, kinds=["inside"])
+    StudyTrainer(**options).filtered_retrain(
+        task, CaseDataModule(str(bare), allow_outside=True), folds=2, seeds=1, kinds=["inside"]
+    )
     assert json.loads((tmp_path / "filtered_retrain/metrics.json").read_text())["dice"]["test/otsu"] == {
         "value": None, "low": None, "high": None, "n": 0, "reason": "no positive case has a mask",
     }  # fmt: skip
