@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from PIL import Image
 
@@ -255,6 +256,13 @@ def test_wandb_offline_gets_panels_and_masks(tmp_path: Path, tiny_set: Path, mon
     files = [path for path in Path("runs/wandb").rglob("media/images/**/*") if path.is_file()]
     assert any("mask" in str(path) for path in files)
     assert any(path.name.startswith("maps") and path.suffix == ".png" for path in files)
+    # The run's configuration, the hash of its data and its best checkpoint, which wait for `wandb sync`.
+    wandb.finish()
+    (log,) = Path("runs/wandb").rglob("*.wandb")
+    record = log.read_bytes()
+    assert json.loads((tiny_set / "dataset.json").read_text())["hash"].encode() in record
+    assert b"default_root_dir" in record
+    assert f"best-{log.stem.removeprefix('run-')}".encode() in record
 
 
 def test_an_epoch_without_validation_shows_no_figures_of_another(

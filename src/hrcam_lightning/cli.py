@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -17,6 +18,7 @@ from rich.console import Console
 from hrcam_lightning import __version__
 from hrcam_lightning.callbacks import FusedMapPanels, LocalizationMetrics, MetricsFile, PredictionWriter
 from hrcam_lightning.callbacks.localization import DEFAULT
+from hrcam_lightning.callbacks.wandb_run import log_checkpoint, log_run
 from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
@@ -45,7 +47,10 @@ class RunConfig(SaveConfigCallback):
         """Write the file, for training only: a test of a run must not replace what it was trained with."""
         if stage != "fit":
             return
-        write_config(self.parser, self.config, Path(trainer.default_root_dir))
+        root = Path(trainer.default_root_dir)
+        write_config(self.parser, self.config, root)
+        settings = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
+        log_run(trainer, settings, trainer.datamodule.data_hash)  # type: ignore[attr-defined]
 
 
 def write_config(parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:
@@ -158,6 +163,8 @@ class HrcamCLI(LightningCLI):
         """Say where the run lies."""
         best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
         root = self.trainer.default_root_dir
+        if best:
+            log_checkpoint(self.trainer, Path(best))
         self._say(f"Best checkpoint: {best or 'none, for nothing was validated'}   pictures: {root}/maps")
 
     def after_retrofit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from hrcam_lightning.data.normalization import Normalization, Scaling, Shorthand
 from hrcam_lightning.data.readers import read_image
 from hrcam_lightning.data.sampling import BalancedSampler, EpochSampler, Sampling, groups_of
 from hrcam_lightning.data.slices import Plane, SliceDataset
-from hrcam_lightning.data.table import CaseTable, read_table
+from hrcam_lightning.data.table import CaseTable, generated_hash, read_table
 from hrcam_lightning.data.tolerant import TolerantDataset, collate_readable
 from hrcam_lightning.errors import InputError
 
@@ -144,6 +145,21 @@ class CaseDataModule(LocalizationDataModule):
         return Layout(
             self.table.task, self.table.classes, channels=shape[0], dims=len(shape) - 1 if self.slices is None else 2
         )
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of a generated set, as its ``dataset.json`` has it; of a table of one's own, SHA-256 of its bytes alone.
+
+        Raises:
+            InputError: If the table cannot be read.
+        """
+        known = generated_hash(Path(self.path))
+        if known is not None:
+            return known
+        try:
+            return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
 
     def _first_shape(self) -> tuple[int, ...]:
         unreadable: InputError | None = None

@@ -80,6 +80,11 @@ class LocalizationDataModule(LightningDataModule, ABC):
     def layout(self) -> Layout:
         """What the data decide of the network."""
 
+    @property
+    @abstractmethod
+    def data_hash(self) -> str:
+        """What tells one data set from another, for a run's records."""
+
     @abstractmethod
     def dataset(self, split: Split | Literal["predict"]) -> Dataset[Sample]:
         """The cases of a split.

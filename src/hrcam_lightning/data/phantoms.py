@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -231,6 +233,12 @@ class PhantomDataModule(LocalizationDataModule):
         dataset = self.dataset(split)
         drawn = (dataset.phantoms[dataset.first + index] for index in range(len(dataset)))
         return {case.name: [_known(lesion) for lesion in case.lesions] for case in drawn}
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of specification, seed and counts: all that phantoms follow from."""
+        settings = [self.spec.to_dict(), self.seed, self.counts, self.fresh]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def training_order(self) -> EpochSampler:
         """The training phantoms; with `fresh`, those of epoch e > 0 lie behind the whole set."""

@@ -171,6 +171,12 @@ def _dataset_json(path: Path) -> dict[str, Any]:
     return dict(known)
 
 
+def generated_hash(table: Path) -> str | None:
+    """Hash of the generated set that a table belongs to; None where there is no ``dataset.json`` with one beside it."""
+    found = _dataset_json(table).get("hash")
+    return found if isinstance(found, str) else None
+
+
 def _guess_task(labels: list[list[str]]) -> TaskKind:
     if any(len(parts) > 1 for parts in labels):
         return "multilabel"

@@ -59,6 +59,11 @@ class StudyData(LocalizationDataModule):
         """That of the source."""
         return self.source.layout
 
+    @property
+    def data_hash(self) -> str:
+        """That of the source."""
+        return self.source.data_hash
+
     def dataset(self, split: Split | Literal["predict"]) -> Dataset[Sample]:
         """The cases of a split."""
         return self.splits[split]

@@ -1,0 +1,44 @@
+"""What a run was, and what it led to, for loggers of Weights & Biases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import WandbLogger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lightning.pytorch import Trainer
+
+
+def log_run(trainer: Trainer, settings: Mapping[str, Any], data_hash: str) -> None:
+    """Send the whole configuration and the hash of the data set to the run's config.
+
+    Args:
+        trainer: Its loggers are asked.
+        settings: Content of ``config.yaml``.
+        data_hash: See `LocalizationDataModule.data_hash`.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.config.update({"settings": dict(settings), "data_hash": data_hash}, allow_val_change=True)
+
+
+def log_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Send a checkpoint as an artifact of type ``model``; offline it waits for ``wandb sync``, as all else.
+
+    Lightning's own ``log_model`` refuses to do so offline.
+
+    Args:
+        trainer: Its loggers are asked.
+        path: The checkpoint.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and path.is_file():
+            import wandb
+
+            artifact = wandb.Artifact(f"{path.stem}-{logger.experiment.id}", "model")
+            artifact.add_file(str(path))
+            logger.experiment.log_artifact(artifact)
