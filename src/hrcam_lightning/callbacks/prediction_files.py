@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +103,13 @@ def write_nifti(path: Path, maps: np.ndarray[Any, Any], affine: np.ndarray[Any, 
     data = voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)
     image = nib.Nifti1Image(np.ascontiguousarray(data), affine)  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-    with replacing(path) as part:
-        nib.save(image, part)
+    with replacing(path) as part:  # at once, for nibabel compresses row by row
+        part.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
 def _save(path: Path, picture: np.ndarray[Any, Any]) -> None:
     with replacing(path) as part:
-        Image.fromarray(np.ascontiguousarray(picture)).save(part)
+        Image.fromarray(np.ascontiguousarray(picture)).save(part, compress_level=1)
 
 
 def _row(
