@@ -50,7 +50,7 @@ class RunConfig(SaveConfigCallback):
         root = Path(trainer.default_root_dir)
         write_config(self.parser, self.config, root)
         settings = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
-        log_run(trainer, settings, trainer.datamodule.data_hash)  # type: ignore[attr-defined]
+        log_run(trainer, settings, trainer.datamodule)  # type: ignore[attr-defined]
 
 
 def write_config(parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:

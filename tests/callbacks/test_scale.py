@@ -12,7 +12,8 @@ from PIL import Image
 from hrcam_lightning import LocalizationModel, LocalizationTask
 from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.callbacks import scale
-from hrcam_lightning.callbacks.drawing import draw_panels, overlay
+from hrcam_lightning.callbacks.drawing import draw_panels
+from hrcam_lightning.callbacks.planes import overlay_volume
 from hrcam_lightning.callbacks.scale import MapScale, ScaleFinder
 from hrcam_lightning.cli import main
 from hrcam_lightning.decoders import CAM, HRCAM
@@ -137,10 +138,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Panel], Limits
 
     def over(image: Array, fused: Array, limits: Limits) -> Pixels:
         kept.append(([], limits))
-        return overlay(image, fused, limits)
+        return overlay_volume(image, fused, limits)
 
     monkeypatch.setattr("hrcam_lightning.callbacks.panels.draw_panels", sheet)
-    monkeypatch.setattr("hrcam_lightning.callbacks.predictions.overlay", over)
+    monkeypatch.setattr("hrcam_lightning.callbacks.prediction_files.overlay_volume", over)
     return kept
 
 

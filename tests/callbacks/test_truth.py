@@ -137,7 +137,7 @@ def test_cases_are_fetched_by_place_or_looked_for() -> None:
 
         def __getitem__(self, index: int) -> Sample:
             self.asked.append(index)
-            return {"image": torch.full((1, 2, 2), float(index)), "case": "abc"[index], "affine": None}
+            return {"image": torch.full((1, 2, 2), float(index)), "case": "abc"[index], "affine": None, "frame": None}
 
     table, cases = _table({"b": [(1, 1)]}), {case_number("b"): SeenCase("b", None, 1)}
     (ranked,) = extremes(table, cases)

@@ -138,7 +138,7 @@ def test_only_training_cases_are_measured(tiny_set: Path) -> None:
         voxels = np.stack([np.asarray(load(case.images[0]).dataobj) for case in train]).astype(np.float64)
         assert module.scaling.low == pytest.approx((voxels.mean(),))
         assert module.scaling.span == pytest.approx((voxels.std(),))
-    scan = load(module.table.cases[-1].image)
+    scan = load(module.table.cases[-1].images[0])
     expected = (np.squeeze(np.asarray(scan.dataobj)) - voxels.mean()) / voxels.std()
     np.testing.assert_allclose(module.dataset("test")[5]["image"][0], expected, rtol=1e-4, atol=1e-5)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hrcam_lightning.metrics import CaseScores, Estimate, ScoreTable, case_number
+from hrcam_lightning.metrics.predicted import predicted_classes
 
 
 def _scores(maps: Tensor, masks: Tensor, labels: Tensor, names: list[str] | None = None) -> ScoreTable:
@@ -207,7 +208,12 @@ def test_processes_that_share_the_cases_find_what_one_finds(processes: int, size
     assert together.thresholds() == thresholds
     assert together.operating_points() == alone.operating_points()
     points = alone.operating_points()
-    found, expected = (table.localization(thresholds, None, 100, points) for table in (together, alone))
+    found, expected = (
+        table.localization(
+            thresholds, None, 100, points, predicted_classes(table.probability, "multilabel", [0.3, 0.3])
+        )
+        for table in (together, alone)
+    )
     assert list(found) == list(expected)
     for name, estimate in expected.items():
         assert found[name].value == pytest.approx(estimate.value, rel=1e-9), name

@@ -223,7 +223,7 @@ def test_an_interrupt_promises_no_resume_where_there_is_none(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("synth.cli.ceiling", interrupt)
+    monkeypatch.setattr("synth.cli.observe", interrupt)
     assert run("observer", config) == 130
     assert capsys.readouterr().err == "hrcam-synth: error: interrupted\n"
 

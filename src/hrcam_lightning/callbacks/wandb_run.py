@@ -12,18 +12,21 @@ if TYPE_CHECKING:
 
     from lightning.pytorch import Trainer
 
+    from hrcam_lightning.data import LocalizationDataModule
 
-def log_run(trainer: Trainer, settings: Mapping[str, Any], data_hash: str) -> None:
+
+def log_run(trainer: Trainer, settings: Mapping[str, Any], data: LocalizationDataModule) -> None:
     """Send the whole configuration and the hash of the data set to the run's config.
 
     Args:
         trainer: Its loggers are asked.
         settings: Content of ``config.yaml``.
-        data_hash: See `LocalizationDataModule.data_hash`.
+        data: What it is trained on.
     """
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.config.update({"settings": dict(settings), "data_hash": data_hash}, allow_val_change=True)
+            found = {"settings": dict(settings), "data_hash": data.data_hash}
+            logger.experiment.config.update(found, allow_val_change=True)
 
 
 def log_checkpoint(trainer: Trainer, path: Path) -> None:

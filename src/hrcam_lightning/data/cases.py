@@ -151,15 +151,11 @@ class CaseDataModule(LocalizationDataModule):
         """Hash of a generated set, as its ``dataset.json`` has it; of a table of one's own, SHA-256 of its bytes alone.
 
         Raises:
-            InputError: If the table cannot be read.
+            InputError: If the table cannot be used.
         """
+        assert self.table.cases  # read and found good
         known = generated_hash(Path(self.path))
-        if known is not None:
-            return known
-        try:
-            return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
+        return known or hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
     def _first_shape(self) -> tuple[int, ...]:
         unreadable: InputError | None = None
