@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LAS = np.array([[-0.5, 0, 0, 10], [0, 0.8, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1.0]])
 
 
+SETTINGS = {"model.window": "None"}
+
+
 def found_of(frame: Frame, maps: np.ndarray, **values: object) -> Prediction:
     rng = np.random.default_rng(0)
     image = rng.random(frame.grid.shape, dtype=np.float32)
@@ -118,8 +121,9 @@ def test_planes_go_through_the_middle_and_the_peak_of_the_turned_volume() -> Non
     evidence[1, 7, 4] = 5.0
     figure = draw_planes("a title", np.zeros((8, 10, 6)), evidence, LAS, (-5, 5))
     titles = [axis.get_title() for axis in figure.axes[:6]]
-    assert titles[:3] == ["sagittal, slice 4", "coronal, slice 5", "axial, slice 3"]
-    assert titles[3:] == ["sagittal, slice 6", "coronal, slice 7", "axial, slice 4"]  # 7 - 1: the first axis is flipped
+    # Numbered as in the file, and in the columns peak_i to peak_k; the first axis is shown the other way round.
+    assert titles[:3] == ["sagittal, slice 3", "coronal, slice 5", "axial, slice 3"]
+    assert titles[3:] == ["sagittal, slice 1", "coronal, slice 7", "axial, slice 4"]
     letters = [{text.get_text() for text in axis.findobj(Text)} for axis in figure.axes[3:6]]
     assert all({"P", "A"} <= letters[0] and {"L", "R"} <= some for some in letters[1:])
     sagittal, coronal, axial = (axis.images[0].get_array() for axis in figure.axes[3:6])
@@ -151,19 +155,23 @@ def test_slices_come_in_any_order_and_make_one_volume() -> None:
 
 def test_a_journal_forgets_the_line_that_was_torn(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    assert journal.begin("one", resume=True) == []
-    journal.add("one", "b", [{"case": "b"}])
-    journal.add("one", "a", [{"case": "a"}])
+    assert journal.begin("one", SETTINGS, resume=True) == {}
+    journal.add("b", [{"case": "b"}], "b.png")
+    journal.add("a", [{"case": "a"}], "a.png")
     with journal.path.open("a") as file:
         file.write('{"case": "c", "rows"')
-    assert Journal(tmp_path).begin("one", resume=True) == ["a", "b"]
-    journal.add("one", "d", [])
-    Journal(tmp_path, rank=1).add("one", "e", [])
+    assert Journal(tmp_path).begin("one", SETTINGS, resume=True) == {"b": "b.png", "a": "a.png"}
+    journal.add("d", [])
+    other = Journal(tmp_path, rank=1)
+    other.begin("one", SETTINGS, resume=True)
+    other.add("e", [])
     assert list(journal.rows()) == ["a", "b", "d", "e"]
     assert [json.loads(line).get("case") for line in journal.path.read_text().splitlines()[1:3]] == ["b", "a"]
     with pytest.raises(InputError, match="predictions of another checkpoint"):
-        Journal(tmp_path).begin("two", resume=True)
-    assert Journal(tmp_path).begin("two", resume=False) == []
+        Journal(tmp_path).begin("two", SETTINGS, resume=True)
+    with pytest.raises(InputError, match=r"were made with model.window None, not \[8, 8\]"):
+        Journal(tmp_path).begin("one", {"model.window": "[8, 8]"}, resume=True)
+    assert Journal(tmp_path).begin("two", SETTINGS, resume=False) == {}
     assert journal.rows() == {}
     (tmp_path / "x").write_bytes(b"abc")
     assert fingerprint(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
