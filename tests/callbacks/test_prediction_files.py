@@ -104,6 +104,19 @@ def test_slices_and_pictures(tmp_path: Path) -> None:
     assert not {"peak_k", "peak_x_mm", "lesion_mm3"} & row.keys()
 
 
+def test_a_nifti_slice_is_drawn_upright_with_its_bias_and_corners_join_a_lesion(tmp_path: Path) -> None:
+    frame = Framing().of(Grid((4, 3), LAS))
+    maps = np.zeros((1, 4, 3))
+    maps[0, 1, 0] = maps[0, 2, 1] = 2.0
+    (row,) = write_prediction(tmp_path, found_of(frame, maps, bias=np.array([-2.0])), ["x"], [1.0], (-4, 4))
+    assert (row["lesions"], row["lesion_voxels"]) == (1, 2)
+    picture = np.asarray(Image.open(tmp_path / "a_b_c_x.png")).astype(int)
+    plain = np.ptp(picture, -1) <= 1  # evidence 0: the map and its bias cancel
+    expected = np.zeros((3, 4), bool)  # the first axis to the right, the second upwards
+    expected[2, 1] = expected[1, 2] = True
+    np.testing.assert_array_equal(plain, expected)
+
+
 def test_the_overlay_of_a_volume_is_that_of_its_slices() -> None:
     rng = np.random.default_rng(0)
     image, evidence = rng.random((4, 5, 6)), rng.normal(size=(4, 5, 6))
