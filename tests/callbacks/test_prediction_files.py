@@ -144,6 +144,11 @@ def test_planes_go_through_the_middle_and_the_peak_of_the_turned_volume() -> Non
                (sagittal, coronal, axial)]  # fmt: skip
     assert reddest == [(5 - 4, 7), (5 - 4, 6), (9 - 7, 6)]  # rows run downwards, and up is superior or anterior
     assert figure.axes[3].get_aspect() == pytest.approx(3.0 / 0.8)
+    turned = LAS[:, [2, 0, 1, 3]]  # the same patient, stored with the axial slices first
+    figure = draw_planes("a title", np.zeros((6, 8, 10)), evidence.transpose(2, 0, 1), turned, (-5, 5))
+    assert figure.axes[3].get_aspect() == pytest.approx(3.0 / 0.8)
+    assert figure.axes[5].get_aspect() == pytest.approx(0.8 / 0.5)
+    assert [axis.get_title() for axis in figure.axes[3:6]] == titles[3:]
 
 
 def test_slices_come_in_any_order_and_make_one_volume() -> None:
