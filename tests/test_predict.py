@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hrcam_lightning import LocalizationTask
 from hrcam_lightning.callbacks.predictions import PredictionWriter
@@ -19,6 +20,8 @@ from tests.command_line import CASES, SMALL, error_of, load, rows_of, save
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from hrcam_lightning.data import Batch
 
 LAS = np.array([[-1.0, 0, 0, 8], [0, 1.5, 0, -9], [0, 0, 2.0, 3], [0, 0, 0, 1.0]])
 SLICES = ["--data.slices", "axial", "--data.framing.orientation", "RAS"]
@@ -131,6 +134,80 @@ def test_batches_shapes_and_resuming_do_not_change_a_prediction(sliced: Path, tm
     assert (together / "predictions.csv").read_text() == (alone / "predictions.csv").read_text()
     for path in together.glob("*_map.nii.gz"):
         np.testing.assert_array_equal(np.asarray(load(path).dataobj), np.asarray(load(alone / path.name).dataobj))
+
+
+def test_resuming_goes_by_the_file_and_the_settings(
+    sliced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, out = np.random.default_rng(2), tmp_path / "out"
+    for folder, shape in (("one", (16, 14, 4)), ("two", (12, 14, 5))):
+        (tmp_path / folder).mkdir()
+        save(rng.normal(size=shape).astype(np.float32), LAS, tmp_path / folder / "x.nii.gz")
+    run = ["--predictions.folder", str(out), "--resume"]
+    main(command(sliced, str(tmp_path / "one"), *run))
+    assert load(out / "x_map.nii.gz").shape == (16, 14, 4)
+    first = (out / "x_map.nii.gz").stat().st_mtime_ns
+    main(command(sliced, str(tmp_path / "one"), *run))
+    assert (out / "x_map.nii.gz").stat().st_mtime_ns == first
+    # A scan of the same name elsewhere, and one that was mended, are other scans.
+    main(command(sliced, str(tmp_path / "two"), *run))
+    assert load(out / "x_map.nii.gz").shape == (12, 14, 5)
+    save(rng.normal(size=(12, 14, 6)).astype(np.float32), LAS, tmp_path / "two/x.nii.gz")
+    main(command(sliced, str(tmp_path / "two"), *run))
+    assert load(out / "x_map.nii.gz").shape == (12, 14, 6)
+    assert len(rows_of(out / "predictions.csv")) == 1
+    for option, words in (
+        (["--predictions.slice_score", "mean"], "made with predictions.slice_score max, not mean"),
+        (["--data.slices", "coronal"], "made with data.slices axial, not coronal"),
+    ):
+        found = error_of(capsys, monkeypatch, *command(sliced, str(tmp_path / "two"), *run, *option))
+        assert words in found
+        assert "predict without --resume" in found
+
+
+def test_one_scan_of_another_kind_does_not_decide_for_all(
+    sliced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(scans / "a.png")  # in colour, and no volume
+    save(np.random.default_rng(3).normal(size=(8, 8, 4)).astype(np.float32), LAS, scans / "b.nii.gz")
+    words = error_of(capsys, monkeypatch, *command(sliced, str(scans), "--predictions.folder", str(out)))
+    assert "1 of the scans could not be read, the others are done" in words
+    assert "a.png" in words
+    assert [row["case"] for row in rows_of(out / "predictions.csv")] == ["b"]
+
+
+def test_cases_that_would_write_one_file_are_refused_before_any_is_predicted(
+    sliced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for name in ("a b", "a_b"):
+        save(np.zeros((8, 8, 4), np.float32), LAS, scans / f"{name}.nii.gz")
+    words = error_of(capsys, monkeypatch, *command(sliced, str(scans), "--predictions.folder", str(out)))
+    assert "would write the same file, a_b" in words
+    assert not list(out.glob("*"))
+
+
+def test_a_map_that_is_no_number_is_no_prediction(
+    sliced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = LocalizationTask.predict_step
+
+    def overflown(self: LocalizationTask, batch: Batch, batch_idx: int) -> object:
+        found = step(self, batch, batch_idx)
+        for index, case in enumerate(batch["case"]):
+            if case == "s0_axial002":
+                found["output"].maps[index, 0, 3, 3] = torch.nan
+        return found
+
+    monkeypatch.setattr(LocalizationTask, "predict_step", overflown)
+    scans = str(sliced / "set/s[01].nii.gz")
+    words = error_of(capsys, monkeypatch, *command(sliced, scans, "--predictions.folder", str(tmp_path)))
+    assert "s0: the network's map holds NaN or infinity" in words
+    assert [row["case"] for row in rows_of(tmp_path / "predictions.csv")] == ["s1"]
+    assert not list(tmp_path.glob("s0_*"))
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LAS = np.array([[-0.5, 0, 0, 10], [0, 0.8, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1.0]])
 
 
+SETTINGS = {"model.window": "None"}
+
+
 def found_of(frame: Frame, maps: np.ndarray, **values: object) -> Prediction:
     rng = np.random.default_rng(0)
     image = rng.random(frame.grid.shape, dtype=np.float32)
@@ -101,6 +104,19 @@ def test_slices_and_pictures(tmp_path: Path) -> None:
     assert not {"peak_k", "peak_x_mm", "lesion_mm3"} & row.keys()
 
 
+def test_a_nifti_slice_is_drawn_upright_with_its_bias_and_corners_join_a_lesion(tmp_path: Path) -> None:
+    frame = Framing().of(Grid((4, 3), LAS))
+    maps = np.zeros((1, 4, 3))
+    maps[0, 1, 0] = maps[0, 2, 1] = 2.0
+    (row,) = write_prediction(tmp_path, found_of(frame, maps, bias=np.array([-2.0])), ["x"], [1.0], (-4, 4))
+    assert (row["lesions"], row["lesion_voxels"]) == (1, 2)
+    picture = np.asarray(Image.open(tmp_path / "a_b_c_x.png")).astype(int)
+    plain = np.ptp(picture, -1) <= 1  # evidence 0: the map and its bias cancel
+    expected = np.zeros((3, 4), bool)  # the first axis to the right, the second upwards
+    expected[2, 1] = expected[1, 2] = True
+    np.testing.assert_array_equal(plain, expected)
+
+
 def test_the_overlay_of_a_volume_is_that_of_its_slices() -> None:
     rng = np.random.default_rng(0)
     image, evidence = rng.random((4, 5, 6)), rng.normal(size=(4, 5, 6))
@@ -118,8 +134,9 @@ def test_planes_go_through_the_middle_and_the_peak_of_the_turned_volume() -> Non
     evidence[1, 7, 4] = 5.0
     figure = draw_planes("a title", np.zeros((8, 10, 6)), evidence, LAS, (-5, 5))
     titles = [axis.get_title() for axis in figure.axes[:6]]
-    assert titles[:3] == ["sagittal, slice 4", "coronal, slice 5", "axial, slice 3"]
-    assert titles[3:] == ["sagittal, slice 6", "coronal, slice 7", "axial, slice 4"]  # 7 - 1: the first axis is flipped
+    # Numbered as in the file, and in the columns peak_i to peak_k; the first axis is shown the other way round.
+    assert titles[:3] == ["sagittal, slice 3", "coronal, slice 5", "axial, slice 3"]
+    assert titles[3:] == ["sagittal, slice 1", "coronal, slice 7", "axial, slice 4"]
     letters = [{text.get_text() for text in axis.findobj(Text)} for axis in figure.axes[3:6]]
     assert all({"P", "A"} <= letters[0] and {"L", "R"} <= some for some in letters[1:])
     sagittal, coronal, axial = (axis.images[0].get_array() for axis in figure.axes[3:6])
@@ -127,6 +144,11 @@ def test_planes_go_through_the_middle_and_the_peak_of_the_turned_volume() -> Non
                (sagittal, coronal, axial)]  # fmt: skip
     assert reddest == [(5 - 4, 7), (5 - 4, 6), (9 - 7, 6)]  # rows run downwards, and up is superior or anterior
     assert figure.axes[3].get_aspect() == pytest.approx(3.0 / 0.8)
+    turned = LAS[:, [2, 0, 1, 3]]  # the same patient, stored with the axial slices first
+    figure = draw_planes("a title", np.zeros((6, 8, 10)), evidence.transpose(2, 0, 1), turned, (-5, 5))
+    assert figure.axes[3].get_aspect() == pytest.approx(3.0 / 0.8)
+    assert figure.axes[5].get_aspect() == pytest.approx(0.8 / 0.5)
+    assert [axis.get_title() for axis in figure.axes[3:6]] == titles[3:]
 
 
 def test_slices_come_in_any_order_and_make_one_volume() -> None:
@@ -151,19 +173,23 @@ def test_slices_come_in_any_order_and_make_one_volume() -> None:
 
 def test_a_journal_forgets_the_line_that_was_torn(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    assert journal.begin("one", resume=True) == []
-    journal.add("one", "b", [{"case": "b"}])
-    journal.add("one", "a", [{"case": "a"}])
+    assert journal.begin("one", SETTINGS, resume=True) == {}
+    journal.add("b", [{"case": "b"}], "b.png")
+    journal.add("a", [{"case": "a"}], "a.png")
     with journal.path.open("a") as file:
         file.write('{"case": "c", "rows"')
-    assert Journal(tmp_path).begin("one", resume=True) == ["a", "b"]
-    journal.add("one", "d", [])
-    Journal(tmp_path, rank=1).add("one", "e", [])
+    assert Journal(tmp_path).begin("one", SETTINGS, resume=True) == {"b": "b.png", "a": "a.png"}
+    journal.add("d", [])
+    other = Journal(tmp_path, rank=1)
+    other.begin("one", SETTINGS, resume=True)
+    other.add("e", [])
     assert list(journal.rows()) == ["a", "b", "d", "e"]
     assert [json.loads(line).get("case") for line in journal.path.read_text().splitlines()[1:3]] == ["b", "a"]
     with pytest.raises(InputError, match="predictions of another checkpoint"):
-        Journal(tmp_path).begin("two", resume=True)
-    assert Journal(tmp_path).begin("two", resume=False) == []
+        Journal(tmp_path).begin("two", SETTINGS, resume=True)
+    with pytest.raises(InputError, match=r"were made with model.window None, not \[8, 8\]"):
+        Journal(tmp_path).begin("one", {"model.window": "[8, 8]"}, resume=True)
+    assert Journal(tmp_path).begin("two", SETTINGS, resume=False) == {}
     assert journal.rows() == {}
     (tmp_path / "x").write_bytes(b"abc")
     assert fingerprint(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

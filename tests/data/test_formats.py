@@ -136,6 +136,18 @@ def test_volumes_without_a_place_in_space_are_refused(tmp_path: Path) -> None:
     _refused(broken("nan.nii", (np.nan, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)), "its affine is not finite")
     lost = broken("lost.nii", (1, 0, 0, np.inf), (0, 1, 0, 0), (0, 0, 1, 0))
     _refused(lost, "its affine is not finite")
+    header = bytearray(whole)  # neither sform nor qform: the spacing alone says how large a voxel is
+    struct.pack_into("<2h", header, 252, 0, 0)
+    struct.pack_into("<4f", header, 76, 1, 2, 0, 3)
+    (tmp_path / "zero.nii.gz").write_bytes(gzip.compress(bytes(header)))
+    _refused(tmp_path / "zero.nii.gz", "its spacing is 0; mend the spacing")
+    struct.pack_into("<4f", header, 76, 1, 2, 1, 3)
+    (tmp_path / "spaced.nii").write_bytes(header)
+    assert np.sqrt((read_scan(tmp_path / "spaced.nii").affine[:3, :3] ** 2).sum(0)).tolist() == [2, 1, 3]  # type: ignore[index]
+    struct.pack_into("<4f", header, 76, 1, 0, 0, 0)
+    struct.pack_into("<h", header, 254, 1)  # with an sform the spacing says nothing
+    (tmp_path / "spaced.nii").write_bytes(header)
+    np.testing.assert_array_equal(read_scan(tmp_path / "spaced.nii").affine, np.eye(4))  # type: ignore[arg-type]
     # A 2D image needs no third axis; it gets one at a right angle.
     slice_ = nib.Nifti1Image(data[..., :1], np.diag([2, 3, 1, 1]))  # type: ignore[no-untyped-call]
     nib.save(slice_, tmp_path / "b.nii")

@@ -67,6 +67,15 @@ def test_what_is_a_table(scans: Path) -> None:
     assert [names_scans(str(scans / one)) for one in ("notes.txt", "none.csv", "cases[1].csv")] == [False] * 3
 
 
+def test_what_a_prediction_that_was_cut_off_has_drawn_is_no_scan(scans: Path) -> None:
+    before = _found(scans)
+    (scans / "cut").mkdir()
+    save(np.ones((4, 4, 4), np.float32), np.eye(4), scans / "cut/x_lesion.nii.gz")
+    assert _found(scans) != before
+    (scans / "cut/.done-0.jsonl").touch()
+    assert _found(scans) == before
+
+
 def test_links_to_folders_are_not_followed(scans: Path) -> None:
     (scans / "a/loop").symlink_to(scans)
     (scans / "b/7.png").symlink_to(scans / "a/1.png")

@@ -41,9 +41,16 @@ def test_a_table_without_the_column_or_in_another_encoding_is_one_sentence(tmp_p
         ("image,label\nü.png,0\n", "latin-1", "cannot be read as a CSV file in UTF-8"),
         ("image,label\n1.png,0\n", "utf-16", "cannot be read as a CSV file in UTF-8"),
         ("", "utf-8", "holds no cases"),
+        ("image,label\n1.png,mass,nodule\n", "utf-8", "line 2: has more values than the first line has columns"),
+        ("image,label\n1\0.png,0\n", "utf-8", "line 2: .* does not exist"),
     ):
         with pytest.raises(InputError, match=words):
             read_table(_write(tmp_path, text, encoding))
+
+
+def test_delimiters_at_the_end_of_a_row_are_no_values(tmp_path: Path) -> None:
+    _files(tmp_path, "1.png", "2.png")
+    assert len(read_table(_write(tmp_path, "image,label\n1.png,0,,\n2.png,1, ,\n")).cases) == 2
 
 
 def test_paths_stay_in_the_tables_folder_unless_allowed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Rows = list[dict[str, Any]]
 
@@ -26,33 +26,49 @@ class Journal:
     def __init__(self, folder: Path, rank: int = 0) -> None:
         self.folder, self.first = folder, rank == 0
         self.path = folder / f".done-{rank}.jsonl"
+        self._head: dict[str, Any] = {}
 
-    def begin(self, checkpoint: str, *, resume: bool) -> list[str]:
-        """Begin a prediction, and say which cases are done already: none unless resumed.
+    def begin(self, checkpoint: str, settings: Mapping[str, str], *, resume: bool) -> dict[str, str]:
+        """Begin a prediction, and say what is done already: nothing unless resumed.
+
+        Args:
+            checkpoint: Fingerprint of the network.
+            settings: What else decides the maps and scores, by option.
+            resume: Go on with what is there.
+
+        Returns:
+            What each case that is done was read from.
 
         Raises:
-            InputError: If what is there was made with another checkpoint.
+            InputError: If what is there was made with another checkpoint, or with other settings.
         """
+        self._head = {"checkpoint": checkpoint, "settings": dict(settings)}
         if not resume:
             for path in self._paths() if self.first else []:
                 path.unlink()
-            return []
+            return {}
         for path in self._paths():
-            theirs = _lines(path)[:1]
-            if theirs and theirs[0].get("checkpoint") != checkpoint:
-                raise InputError(
-                    f"{self.folder}: holds predictions of another checkpoint; predict without --resume, or give "
-                    "another --predictions.folder"
-                )
-        return list(self.rows())
+            theirs: dict[str, Any] = next(iter(_lines(path)), self._head)
+            ways = "predict without --resume, or give another --predictions.folder"
+            if theirs.get("checkpoint") != checkpoint:
+                raise InputError(f"{self.folder}: holds predictions of another checkpoint; {ways}")
+            earlier = theirs.get("settings", {})
+            for option, value in settings.items():
+                if earlier.get(option) != value:
+                    raise InputError(
+                        f"{self.folder}: its predictions were made with {option} {earlier.get(option)}, not {value}; "
+                        f"{ways}"
+                    )
+        return {line["case"]: line.get("source", "") for path in self._paths() for line in _lines(path)[1:]}
 
-    def add(self, checkpoint: str, case: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Note that a case is done."""
+    def add(self, case: str, rows: Sequence[dict[str, Any]], source: str = "") -> None:
+        """Note that a case is done, and what it was read from."""
         new = not self.path.is_file()
         with self.path.open("a", encoding="utf-8") as file:
             if new:
-                file.write(json.dumps({"checkpoint": checkpoint}) + "\n")
-            file.write("\n" * _is_torn(self.path) + json.dumps({"case": case, "rows": list(rows)}) + "\n")
+                file.write(json.dumps(self._head) + "\n")
+            line = json.dumps({"case": case, "source": source, "rows": list(rows)})
+            file.write("\n" * _is_torn(self.path) + line + "\n")
 
     def rows(self) -> dict[str, Rows]:
         """Rows of every case that is done, by case, in the order of their names; those of all processes."""

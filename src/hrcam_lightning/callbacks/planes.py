@@ -23,7 +23,7 @@ def draw_planes(title: str, image: Array, evidence: Array, affine: np.ndarray[An
     """Slices through the middle (above) and through the map's peak (below), in three planes.
 
     Turned to R-A-S: axial and coronal slices show the patient's left at the left, as in nibabel's viewer, and letters
-    say so. An oblique volume is shown along its own axes.
+    say so. An oblique volume is shown along its own axes. Slices are numbered as in the file, from 0.
 
     Args:
         title: Above all.
@@ -36,10 +36,11 @@ def draw_planes(title: str, image: Array, evidence: Array, affine: np.ndarray[An
     image = np.nan_to_num(nib.orientations.apply_orientation(image, turn), nan=float(np.nanmin(image)))  # type: ignore[no-untyped-call]
     evidence = nib.orientations.apply_orientation(evidence, turn)  # type: ignore[no-untyped-call]
     spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))[np.argsort(turn[:, 0])]
+    upright = turn[np.argsort(turn[:, 0]), 1]  # below 0 where the file counts the other way
     peak = np.unravel_index(int(np.nanargmax(evidence)), evidence.shape)
     coloured = overlay_volume(image, evidence, limits)
     figure = Figure(figsize=(8.4, 5.6))
-    figure.set_layout_engine("constrained")
+    figure.set_layout_engine("constrained", rect=(0.03, 0, 0.97, 1))  # room for the words at the left
     figure.suptitle(title, fontsize=9)
     axes = figure.subplots(2, 3)
     for row, where in zip(axes, ([n // 2 for n in evidence.shape], [int(n) for n in peak]), strict=True):
@@ -47,7 +48,8 @@ def draw_planes(title: str, image: Array, evidence: Array, affine: np.ndarray[An
             right, up = (n for n in range(3) if n != normal)
             picture = np.flipud(np.swapaxes(coloured.take(where[normal], normal), 0, 1))
             axis.imshow(picture, aspect=float(spacing[up] / spacing[right]), interpolation="nearest")
-            axis.set_title(f"{PLANES[normal]}, slice {where[normal]}", fontsize=7)
+            stored = where[normal] if upright[normal] > 0 else evidence.shape[normal] - 1 - where[normal]
+            axis.set_title(f"{PLANES[normal]}, slice {stored}", fontsize=7)
             for x, letter in zip((0.02, 0.98), ENDS[normal], strict=True):
                 side = "left" if x < 0.5 else "right"
                 axis.text(x, 0.5, letter, color="white", fontsize=7, ha=side, va="center", transform=axis.transAxes)

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 WAITING = 8  # cases that may wait to be written while the next are computed: more would only fill memory
 LOGGED = 64  # overlays that go to W&B
+SEEN = ("view_averaging", "window", "window_overlap")  # what may change a trained network's maps
 
 
 class PredictionWriter(Callback):
@@ -46,7 +48,8 @@ class PredictionWriter(Callback):
     Args:
         folder: Where to; ``predictions`` in the run folder if not given.
         limits: Logits at the two ends of the overlays' colour scale; those of `FusedMapPanels` if not given.
-        resume: Leave out the cases that an earlier run with the same checkpoint has done.
+        resume: Leave out the cases that an earlier run with the same checkpoint and settings has done, unless their
+            files have changed since.
         slice_score: Probability of a volume that is seen slice by slice: the highest of its slices, or their mean.
 
     Raises:
@@ -66,21 +69,36 @@ class PredictionWriter(Callback):
         self.slice_score: SliceScore = slice_score
         self.unreadable: dict[str, str] = {}
         self._scale: Limits = (-DEFAULT, DEFAULT)
-        self._checkpoint = ""
         self._done: set[str] = set()
+        self._sources: dict[str, str] = {}
+        self._files: dict[str, str] = {}
 
     def setup(self, trainer: Trainer, pl_module: LocalizationTask, stage: str) -> None:  # type: ignore[override]
-        """Tell the data module what is done already."""
+        """Tell the data module what is done already.
+
+        Raises:
+            InputError: If two cases would write the same file, or what is to be resumed was made otherwise.
+        """
         if stage != "predict":
             return
-        self._checkpoint = fingerprint(trainer.ckpt_path)
+        data = getattr(trainer, "datamodule", None)
+        self._sources = data.sources() if data is not None else {}
         self._journal = Journal(self._folder(trainer), trainer.global_rank)
         self._dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        done = [] if self._dry else self._journal.begin(self._checkpoint, resume=self.resume)
+        settings = {
+            **(data.sight() if data is not None else {}),
+            **{f"model.{name}": str(getattr(pl_module, name)) for name in SEEN},
+            "predictions.slice_score": self.slice_score,
+        }
+        found: dict[str, str] = {}
+        if not self._dry:
+            found = self._journal.begin(fingerprint(trainer.ckpt_path), settings, resume=self.resume)
         # Before any process begins to write, all have looked.
-        self._done = {case for part in gather(done) for case in part}
-        self.unreadable, self._files = {}, {safe_name(case): case for case in self._done}
-        data = getattr(trainer, "datamodule", None)
+        done = {case: source for part in gather(found) for case, source in part.items()}
+        self._done = {case for case, source in done.items() if self._sources.get(case, source) == source}
+        self.unreadable, self._files = {}, {}
+        for case in (*done, *self._sources):
+            self._claim(case)
         if data is not None:
             data.leave_out = frozenset(self._done)
 
@@ -114,6 +132,10 @@ class PredictionWriter(Callback):
         maps, bias = output.maps.cpu().numpy(), output.bias.cpu().numpy()
         images = batch["image"].float().mean(1).cpu().numpy()
         for index, case in enumerate(batch["case"]):
+            if not (np.isfinite(maps[index]).all() and np.isfinite(probabilities[index]).all()):
+                name = batch["slice"][index].case if "slice" in batch else case
+                self.unreadable[name] = f"{name}: the network's map holds NaN or infinity; predict in 32 bits"
+                continue
             found: Prediction | None = Prediction(
                 case, images[index], maps[index], bias, probabilities[index], batch["frame"][index]
             )
@@ -154,9 +176,7 @@ class PredictionWriter(Callback):
         Console().print(f"{len(done)} cases written to {folder}{earlier}", highlight=False, soft_wrap=True)
 
     def _hand_over(self, found: Prediction, task: LocalizationTask) -> None:
-        name = safe_name(found.case)
-        if self._files.setdefault(name, found.case) != found.case:
-            raise InputError(f"the cases '{found.case}' and '{self._files[name]}' would write the same file, {name}")
+        self._claim(found.case)
         if self._dry:
             return
         while len(self._waiting) >= WAITING:
@@ -164,9 +184,14 @@ class PredictionWriter(Callback):
         assert task.classes is not None
         self._waiting.append(self._writer.submit(self._write, found, task.classes, task.thresholds.tolist()))
 
+    def _claim(self, case: str) -> None:
+        name = safe_name(case)
+        if self._files.setdefault(name, case) != case:
+            raise InputError(f"the cases '{case}' and '{self._files[name]}' would write the same file, {name}")
+
     def _write(self, found: Prediction, classes: list[str], thresholds: list[float]) -> None:
         rows = write_prediction(self._journal.folder, found, classes, thresholds, self._scale)
-        self._journal.add(self._checkpoint, found.case, rows)
+        self._journal.add(found.case, rows, self._sources.get(found.case, ""))
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder) if self.folder else Path(trainer.default_root_dir) / "predictions"

@@ -21,8 +21,8 @@ from hrcam_lightning.data.module import AnySplit, LocalizationDataModule, Sample
 from hrcam_lightning.data.normalization import Normalization, Scaling, Shorthand
 from hrcam_lightning.data.readers import read_image
 from hrcam_lightning.data.sampling import BalancedSampler, EpochSampler, Sampling, groups_of
-from hrcam_lightning.data.slices import Plane, SliceDataset
-from hrcam_lightning.data.table import CaseTable, generated_hash, read_table
+from hrcam_lightning.data.slices import Plane, SliceDataset, axis_of
+from hrcam_lightning.data.table import CaseTable, generated_hash, read_table, source_of
 from hrcam_lightning.data.tolerant import TolerantDataset, collate_readable
 from hrcam_lightning.errors import InputError
 
@@ -122,10 +122,7 @@ class CaseDataModule(LocalizationDataModule):
         predicting = self._predicting
         if names_scans(self.path):
             if not predicting:
-                raise InputError(
-                    f"{self.path}: scans without labels can be predicted only; give a table of cases, such as "
-                    "`hrcam cases folder DIR` writes"
-                )
+                raise self._no_table()
             return list_scans(self.path)
         table = self._read(task=task, classes=classes, labelled=not predicting)
         if self.slices is None and any(case.slices for case in table.cases):
@@ -136,7 +133,7 @@ class CaseDataModule(LocalizationDataModule):
 
     @cached_property
     def layout(self) -> Layout:
-        """Task and classes of the table; channels and axes of its first image, in prediction of the first to be read.
+        """Task and classes of the table; channels and axes of an image that can be read.
 
         Raises:
             InputError: If the image cannot be read; in prediction, if none can.
@@ -157,15 +154,33 @@ class CaseDataModule(LocalizationDataModule):
         known = generated_hash(Path(self.path))
         return known or hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
+    def _no_table(self) -> InputError:
+        return InputError(
+            f"{self.path}: scans without labels can be predicted only; give a table of cases, such as "
+            "`hrcam cases folder DIR` writes"
+        )
+
     def _first_shape(self) -> tuple[int, ...]:
+        """Of the first image; in prediction of the first that the network takes, else of the first to be read."""
+        if not self._predicting:
+            return read_image(self.table.cases[0].images).voxels.shape
+        module = self.trainer.lightning_module if self.trainer else None
+        channels, dims = getattr(module, "channels", None), 3 if self.slices else getattr(module, "dims", None)
+        shapes: list[tuple[int, ...]] = []
         unreadable: InputError | None = None
-        for case in self.table.cases if self._predicting else self.table.cases[:1]:
+        for case in self.table.cases:
             try:
-                return read_image(case.images).voxels.shape
+                shape = read_image(case.images).voxels.shape
             except InputError as error:
                 unreadable = unreadable or error
-        assert unreadable is not None
-        raise unreadable
+                continue
+            if channels in (None, shape[0]) and dims in (None, len(shape) - 1):
+                return shape
+            shapes.append(shape)
+        if not shapes:
+            assert unreadable is not None
+            raise unreadable
+        return shapes[0]
 
     def dataset(self, split: Split | Literal["predict"]) -> CaseDataset | SliceDataset:
         """The cases of a split, or their slices; the same object each time, so that its cache lasts.
@@ -182,6 +197,14 @@ class CaseDataModule(LocalizationDataModule):
             if split != "predict":
                 self._warn_of_one_class(self._labels(self._datasets[key]), wanted)
         return self._datasets[key]
+
+    def sources(self) -> dict[str, str]:
+        """Paths, sizes and times of change of each case's files."""
+        return {case.name: source_of(case) for case in self.table.cases}
+
+    def sight(self) -> dict[str, str]:
+        """Options that decide how `predict` shows a case to the network."""
+        return {**super().sight(), "data.slices": str(self.slices)}
 
     def known_lesions(self, split: Split) -> KnownLesions:
         """What a ``lesions.csv`` beside the table says, of all splits."""
@@ -203,7 +226,10 @@ class CaseDataModule(LocalizationDataModule):
             if case.name in self.leave_out:
                 continue
             try:
-                shapes.add(made.grid(index).shape)
+                grid = made.grid(index)
+                if self.slices is not None:
+                    axis_of(grid, self.slices, str(case.images[0]))
+                shapes.add(grid.shape)
                 cases.append(case)
             except InputError as error:
                 failures[case.name] = str(error)

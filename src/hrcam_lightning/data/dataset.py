@@ -82,7 +82,10 @@ class CaseDataset(Dataset[Sample]):
             assert self.plane is not None
             name = str(case.images[0])
             cut, stored = slab(stored, axis_of(stored, self.plane, name), case.slices, name)
-        return self.framing.of(stored), cut
+        try:
+            return self.framing.of(stored), cut
+        except InputError as error:
+            raise InputError(f"{case.images[0]}: {error}") from error
 
     def _read(self, case: Case) -> Sample:
         scan = read_image(case.images)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OURS = ("_map", "_mask")  # how the names of maps and masks end, before the ending of the format
 PREDICTIONS = "predictions.csv"  # a folder that holds it holds what `predict` wrote
+STARTED = ".done-0.jsonl"  # what it holds until then, and where it was cut off
 
 
 def names_scans(text: str) -> bool:
@@ -77,7 +78,7 @@ def scans_in(folder: Path, *, ours: bool = False) -> list[Path]:
     """
     found = []
     for root, folders, names in os.walk(folder):
-        if PREDICTIONS in names:
+        if PREDICTIONS in names or STARTED in names:
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]

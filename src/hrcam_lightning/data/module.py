@@ -159,6 +159,14 @@ class LocalizationDataModule(LightningDataModule, ABC):
             return batch
         return augment(batch, self.augmentation, torch.initial_seed(), self.trainer.global_step)
 
+    def sources(self) -> dict[str, str]:
+        """What tells the files of each case to predict from others; nothing for cases that are drawn."""
+        return {}
+
+    def sight(self) -> dict[str, str]:
+        """Options that decide how `predict` shows a case to the network, as they were given."""
+        return {"data.framing": str(self._asked_framing), "data.normalization": str(self.normalization)}
+
     def known_lesions(self, split: Split) -> KnownLesions:
         """What is known of the lesions of a split beyond their masks; by case, nothing if not overridden."""
         return {}

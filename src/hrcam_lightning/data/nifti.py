@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -51,6 +51,9 @@ def _open(path: Path, number: int | None) -> tuple[SpatialImage, tuple[int, ...]
         shape, kind = tuple(int(n) for n in image.shape), np.dtype(image.get_data_dtype())
         claimed = math.prod(shape) * kind.itemsize
         affine = np.asarray(image.affine, dtype=np.float64)
+        with image.file_map["image"].get_prepare_fileobj("rb") as file:
+            # Its check would take a spacing of 0 for 1.
+            raw: Any = type(image.header).from_fileobj(file, check=False)  # type: ignore[call-arg, arg-type]
     except DAMAGED as error:
         raise _damaged(path, error) from error
     if kind.kind not in "iufb":
@@ -68,6 +71,8 @@ def _open(path: Path, number: int | None) -> tuple[SpatialImage, tuple[int, ...]
         )
     if (number or 0) >= volumes:
         raise InputError(f"{path}: has no volume #{number}; its {volumes} volumes are counted from 0")
+    if not raw["sform_code"] and not raw["pixdim"][1 : 1 + len(spatial)].all():
+        raise InputError(f"{path}: a voxel has no size, its spacing is 0; mend the spacing in the header")
     return image, spatial, checked_affine(path, affine, len(spatial))
 
 

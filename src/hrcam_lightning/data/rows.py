@@ -21,13 +21,18 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     of which one is ``image``.
 
     Raises:
-        InputError: If it cannot be read, or holds no cases.
+        InputError: If it cannot be read, holds no cases, or has a row longer than its first line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=_delimiter(text))
         rows = []
         for row in reader:
+            if any(value.strip() for value in row.pop(None, [])):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: has more values than the first line has columns; put a value "
+                    "that holds the delimiter in quotes"
+                )
             values = {key.strip(): (value or "").strip() for key, value in row.items() if key}
             rows.append((reader.line_num, values))
     except FileNotFoundError as error:
@@ -50,7 +55,7 @@ def file_of(path: Path, line: int, text: str, *, allow_outside: bool) -> Path:
     try:
         there = file.exists()  # a link that leads in a circle leads nowhere
         outside = not file.resolve().is_relative_to(path.parent.resolve())
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: a name with a null byte
         there = outside = False
         if isinstance(error, PermissionError):
             raise InputError(f"{path}, line {line}: {file} cannot be opened ({error.strerror})") from error

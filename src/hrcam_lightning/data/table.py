@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from hrcam_lightning.data.contract import TaskKind
-from hrcam_lightning.data.readers import DICOM, PICTURES
+from hrcam_lightning.data.readers import DICOM, PICTURES, split_number
 from hrcam_lightning.data.rows import file_of, mask_numbers, read_rows, slice_range
 from hrcam_lightning.errors import InputError
 
@@ -142,6 +142,19 @@ def image_stem(image: str) -> str:
     name, number = (found[1], found[2]) if found else (name, None)
     ending = next((ending for ending in (".nii.gz", ".nii", *PICTURES, *DICOM) if name.lower().endswith(ending)), "")
     return "_".join(part for part in (name[: len(name) - len(ending)], number) if part)
+
+
+def source_of(case: Case) -> str:
+    """Path, size and time of change of a case's files, of a DICOM series those of its folder."""
+    parts = [f"slices {case.slices[0]}:{case.slices[1]}"] if case.slices else []
+    for image in case.images:
+        file, _ = split_number(image)
+        try:
+            state = file.stat()
+            parts.append(f"{image.absolute()} {state.st_size} {state.st_mtime_ns}")
+        except OSError:
+            parts.append(str(image.absolute()))
+    return "|".join(parts)
 
 
 def _read_label(path: Path, line: int, text: str, negative: str) -> list[str]:

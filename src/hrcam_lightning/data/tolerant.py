@@ -45,7 +45,7 @@ class TolerantDataset(Dataset[Sample]):
         channels, dims = len(sample["image"]), sample["image"].ndim - 1
         if (channels, dims) != (self.layout.channels, self.layout.dims):
             wanted = f"{self.layout.channels} channels and {self.layout.dims} axes"
-            reason = f"{self.names[index]}: has {channels} channels and {dims} axes, but the first scan has {wanted}"
+            reason = f"{self.names[index]}: has {channels} channels and {dims} axes, but the network takes {wanted}"
             return {"failed": (self.names[index], reason)}
         return sample
 
