@@ -122,7 +122,10 @@ class CaseDataModule(LocalizationDataModule):
         predicting = self._predicting
         if names_scans(self.path):
             if not predicting:
-                raise self._no_table()
+                raise InputError(
+                    f"{self.path}: scans without labels can be predicted only; give a table of cases, such as "
+                    "`hrcam cases folder DIR` writes"
+                )
             return list_scans(self.path)
         table = self._read(task=task, classes=classes, labelled=not predicting)
         if self.slices is None and any(case.slices for case in table.cases):
@@ -153,12 +156,6 @@ class CaseDataModule(LocalizationDataModule):
         assert self.table.cases  # read and found good
         known = generated_hash(Path(self.path))
         return known or hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
-
-    def _no_table(self) -> InputError:
-        return InputError(
-            f"{self.path}: scans without labels can be predicted only; give a table of cases, such as "
-            "`hrcam cases folder DIR` writes"
-        )
 
     def _first_shape(self) -> tuple[int, ...]:
         """Of the first image; in prediction of the first that the network takes, else of the first to be read."""
