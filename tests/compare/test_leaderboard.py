@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ NAN = math.nan
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "case": ["a", "b"], "subject": ["p", "p"], "predicted/x": [1, 0], "predicted/y": [0, 0], "label/x": [1, 0],
         "label/y": [0, 1], "probability/x": [0.9, 0.2], "probability/y": [0.1, 0.7], "pointing/x": [1, ""],
         "pointing/y": ["", 0], "pixel_ap/x": [0.5, ""], "pixel_ap/y": ["", 0.25], "grad-cam/pointing/x": [0, ""],
@@ -104,12 +104,12 @@ def test_auroc_is_the_mean_over_trainings_and_its_difference_is_paired() -> None
 
 
 def test_subjects_not_cases_are_resampled() -> None:
-    ap = np.tile(np.random.default_rng(0).random(12), 4)
+    ap = np.tile(np.random.default_rng(0).random(12), 4).tolist()
     label, sure = [1] * 48, [0.9] * 48
     wide = run_of(label, sure, [f"p{n % 12}" for n in range(48)], {"model": {"pixel_ap": ap}})
     narrow = run_of(label, sure, None, {"model": {"pixel_ap": ap}})
     found = [leaderboard({"a": {0: run}}, "a")[0].estimates["pixel_ap"] for run in (wide, narrow)]
-    assert found[0].value == found[1].value == pytest.approx(ap.mean())
+    assert found[0].value == found[1].value == pytest.approx(np.mean(ap))
     assert (found[0].high - found[0].low) / (found[1].high - found[1].low) == pytest.approx(2, rel=0.2)
 
 
@@ -193,7 +193,11 @@ def test_ten_thousand_cases_of_ten_explainers(tmp_path: Path, record_property: o
     rng, count, names = np.random.default_rng(0), 10_000, [f"method_{n}" for n in range(10)]
     scores = ("pointing", "pixel_ap", "relevance_mass", "relevance_rank", "dice", "iou", "iobb")
     label = rng.integers(0, 2, count)
-    columns = {"case": [f"c{n}" for n in range(count)], "label": label, "probability": rng.random(count).round(4)}
+    columns: dict[str, Any] = {
+        "case": [f"c{n}" for n in range(count)],
+        "label": label,
+        "probability": rng.random(count).round(4),
+    }
     for prefix in ("", *(f"{name}/" for name in names)):
         for score in scores:
             columns[f"{prefix}{score}"] = np.where(label == 1, rng.random(count).round(4).astype(str), "")

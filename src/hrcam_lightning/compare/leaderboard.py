@@ -110,7 +110,10 @@ def leaderboard(
         rows.append(Row(name, kind, seeds, len(first.cases), estimates, differences, figures, _efficiency(entry)))
     rows = _with_p(rows, entries, reference, common, permutations)
     ceiling = {metric: (value, math.nan) for metric, value in first.ceiling.items() if not math.isnan(value)}
-    return [*rows, *([Row("ideal observer", "ceiling", (), len(first.cases), figures=ceiling)] if ceiling else [])]
+    if ceiling:
+        kind = first.ceiling_kind.replace("_", " ")
+        rows.append(Row(f"ideal observer ({kind})", "ceiling", (), len(first.cases), figures=ceiling))
+    return rows
 
 
 def _cautious(estimate: Estimate, metric: str, entry: Entry) -> Estimate:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hrcam_lightning.compare.plan import Job, State
 
 LOG = "log.txt"
+HRCAM = (sys.executable, "-m", "hrcam_lightning")
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int) -
         log.write(f"$ hrcam {' '.join(words)}\n")
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "hrcam_lightning", *words],
+            [*HRCAM, *words],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
         try:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.metrics.table import COMPARED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hrcam_lightning.metrics.estimate import Floats
@@ -35,6 +35,7 @@ class Run:
         scores: By explainer (``model`` is its own map) and score of a case, (n, K), NaN where undefined.
         figures: By explainer and figure, what is in ``metrics.json``; NaN where undefined.
         ceiling: Figures of the ideal observer.
+        ceiling_kind: ``exact``, ``upper_bound`` or ``known_exactly``; empty without one.
         efficiency: Share of them that the model reaches.
     """
 
@@ -46,6 +47,7 @@ class Run:
     figures: dict[str, dict[str, float]]
     ceiling: dict[str, float]
     efficiency: dict[str, float]
+    ceiling_kind: str = ""
 
 
 def read_run(folder: Path) -> Run:
@@ -83,7 +85,8 @@ def _read(folder: Path) -> Run:
         return np.stack([by_name[f"{name}{ending}"] for ending in endings], axis=1)
 
     prefixes = {one: "" if one == MODEL else f"{one}/" for one in explainers}
-    figures, ceiling, efficiency = _figures(folder / "metrics.json", explainers)
+    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    figures, ceiling, efficiency = _figures(content, explainers)
     case = tuple(names[0])
     return Run(
         cases=case,
@@ -97,14 +100,14 @@ def _read(folder: Path) -> Run:
         figures=figures,
         ceiling=ceiling,
         efficiency=efficiency,
+        ceiling_kind=next((str(entry["kind"]) for entry in content.values() if "kind" in entry), ""),
     )
 
 
 def _figures(
-    path: Path, explainers: Sequence[str]
+    content: Mapping[str, Mapping[str, Any]], explainers: Sequence[str]
 ) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
     """Flat names parted by whose they are; differences between explainers are left out."""
-    content = json.loads(path.read_text(encoding="utf-8"))
     homes: dict[str, dict[str, float]] = {one: {} for one in explainers}
     others: dict[str, dict[str, float]] = {"ceiling": {}, "efficiency": {}}
     others |= {f"{MODEL}-{one}": {} for one in explainers}

@@ -44,14 +44,19 @@ def write_leaderboard(folder: Path, rows: Sequence[Row], comparison: Comparison,
 
 
 def leaderboard_table(rows: Sequence[Row], comparison: Comparison, title: str) -> Table:
-    """The same for a terminal."""
-    header, cells = _cells(rows, comparison)
-    table = Table(title=title, title_justify="left")
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in cells:
-        texts = [cell.replace("[", "\n\\[", 1) for cell in row]
-        table.add_row(*(f"[bold]{text.replace('**', '')}[/bold]" if "**" in text else text for text in texts))
+    """As much of it as a terminal of 80 columns has room for: three metrics and the difference."""
+    shown = _shown(rows, comparison)[:3]
+    table = Table(title=title, title_justify="left", caption="[95 % interval over cases and trainings]")
+    table.add_column("map", overflow="fold")
+    for name in (*shown, f"{comparison.sort_by}:\ndifference (p)"):
+        table.add_column(name.replace("/", "/\n"), justify="right", overflow="fold")
+    for row in rows:
+        name = f"{row.name}\n({row.kind})" if row.kind in ("floor", "failed") else row.name
+        gap = _gap(row, comparison.sort_by)
+        texts = [_text(row, metric) for metric in shown] + [gap]
+        cells = [text.replace(" [", "\n\\[", 1) for text in texts]
+        wins = [clear_winner(rows, metric) is row for metric in shown] + [False]
+        table.add_row(name, *(f"[bold]{cell}[/bold]" if won else cell for cell, won in zip(cells, wins, strict=True)))
     return table
 
 
@@ -101,8 +106,13 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     write_csv(path, table, [*(name for name in columns if name not in last), *last])
 
 
+def _shown(rows: Sequence[Row], comparison: Comparison) -> list[str]:
+    """Metrics that any row has."""
+    return [metric for metric in comparison.columns if any(not math.isnan(row.value(metric)) for row in rows)]
+
+
 def _cells(rows: Sequence[Row], comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    shown = [metric for metric in comparison.columns if any(not math.isnan(row.value(metric)) for row in rows)]
+    shown = _shown(rows, comparison)
     winners = {metric: clear_winner(rows, metric) for metric in shown}
     sort_by = comparison.sort_by
     paired = any(sort_by in row.differences for row in rows)
