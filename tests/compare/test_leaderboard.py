@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from itertools import product
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from hrcam_lightning.callbacks.report import MODEL_COLUMNS, write_cases
 from hrcam_lightning.compare.leaderboard import Row, clear_winner, leaderboard, ordered
 from hrcam_lightning.compare.schema import Comparison
 from hrcam_lightning.compare.scores import read_run
@@ -214,3 +216,13 @@ def test_ten_thousand_cases_of_ten_explainers(tmp_path: Path, record_property: o
     assert row.estimates["dice"].value == pytest.approx(masked.mean())
     half = 1.96 * masked.std() / math.sqrt(len(masked))
     assert row.estimates["dice"].high - masked.mean() == pytest.approx(half, rel=0.15)
+
+
+def test_a_test_names_the_subject_where_that_is_not_the_case(tmp_path: Path) -> None:
+    columns = {name: np.array([[1.0], [0.5]]) for name in MODEL_COLUMNS}
+    table = SimpleNamespace(case=np.array([7, 3]), **columns)
+    names, called = {3: "a", 7: "b"}, np.ones((2, 1))
+    write_cases(tmp_path / "cases.csv", {"model": table}, ["x"], names, called, {3: "p", 7: ""})  # type: ignore[dict-item]
+    assert [(row["case"], row["subject"]) for row in rows_of(tmp_path / "cases.csv")] == [("a", "p"), ("b", "b")]
+    write_cases(tmp_path / "cases.csv", {"model": table}, ["x"], names, called, {3: "a", 7: ""})  # type: ignore[dict-item]
+    assert "subject" not in rows_of(tmp_path / "cases.csv")[0]
