@@ -141,6 +141,11 @@ def test_the_key_changes_with_all_that_a_job_depends_on(tmp_path: Path) -> None:
     assert keys(seeds=(1, 2))["demo/cam/seed_1"] == first["demo/cam/seed_1"]
     explained = tuple(replace(one, explainers=()) for one in comparison.experiments)
     assert {name.split("/")[1] for name, key in keys(experiments=explained).items() if key != first[name]} == {"ours"}
+    base = tuple(replace(one, explainers=("edge",)) if one.name == "cam" else one for one in comparison.experiments)
+    assert {name.split("/")[1] for name, key in keys(experiments=base).items() if key != first[name]} == {
+        "cam",
+        "cured",
+    }
 
 
 def test_an_unknown_explainer_is_said_with_its_experiment(tmp_path: Path) -> None:
