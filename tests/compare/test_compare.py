@@ -73,6 +73,9 @@ def test_a_finished_job_is_never_repeated_and_a_failed_one_is_a_row(capsys: pyte
     assert costs[0]["map_over_backbone"] == "1.5"
 
     first = _boards(folder)
+    for name in ("ours", "theirs"):
+        with (folder / name / "seed_0/log.txt").open("a") as log:
+            log.write("a line that a second run would not leave\n")
     logs = {name: (folder / name / "seed_0/log.txt").read_bytes() for name in ("ours", "theirs")}
     _compare("--dry_run", ours=[], broken=["--fail 'no such decoder'"], theirs=[])
     shown = capsys.readouterr().out
