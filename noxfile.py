@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -48,6 +49,18 @@ def slow(session: nox.Session) -> None:
     """The claims that take minutes of training."""
     _install(session, "test")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(name="compare-small", reuse_venv=True, default=False)
+def compare_small(session: nox.Session) -> None:
+    """The small form of every comparison, two at a time; typed again after a kill it goes on."""
+    _install(session)
+
+    def compare(config: Path) -> None:
+        session.run("hrcam", "compare", "-c", str(config), "--small", env={"OMP_NUM_THREADS": "1"})
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compare, sorted(Path("configs/compare").glob("*.yaml"))))
 
 
 @nox.session(default=False)

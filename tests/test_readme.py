@@ -14,7 +14,15 @@ from hrcam_lightning.cli import main
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/models.md", "docs/explain.md", "docs/metrics.md", "docs/data.md", "docs/filtered.md")
+PAGES = (
+    "README.md",
+    "docs/models.md",
+    "docs/explain.md",
+    "docs/metrics.md",
+    "docs/data.md",
+    "docs/filtered.md",
+    "docs/compare.md",
+)
 README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 
@@ -42,7 +50,15 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
     commands = [
         shlex.split(line) for block in _blocks("sh") for line in block.splitlines() if line.startswith("hrcam ")
     ]
-    assert {command[1] for command in commands} == {"fit", "test", "predict", "retrofit", "filtered-retrain", "cases"}
+    assert {command[1] for command in commands} == {
+        "fit",
+        "test",
+        "predict",
+        "retrofit",
+        "filtered-retrain",
+        "cases",
+        "compare",
+    }
     for command in commands:
         words = command[1:3] if command[1] == "cases" else command[1:2]
         options = {word.partition("=")[0] for word in command if word.startswith("--")} - {

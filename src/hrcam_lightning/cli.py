@@ -1,10 +1,12 @@
-"""The command line: ``hrcam fit | retrofit | filtered-retrain | validate | test | predict``, and ``hrcam cases``."""
+"""The command line: ``hrcam fit | retrofit | filtered-retrain | validate | test | predict | cases | compare``."""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from hrcam_lightning.callbacks import FusedMapPanels, LocalizationMetrics, Metri
 from hrcam_lightning.callbacks.localization import DEFAULT
 from hrcam_lightning.callbacks.wandb_run import log_checkpoint, log_run
 from hrcam_lightning.checkpoints import find_checkpoint, honour_switches
+from hrcam_lightning.compare import command as compare
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable, replacing
@@ -255,6 +258,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["cases"]:  # needs no network, trainer or configuration
         cases.run(words[1:])
         return
+    if words[:1] == ["compare"]:  # types the other commands itself
+        compare.run(words[1:], __version__, _resolved)
+        return
     # lightning 2.6 calls jsonargparse functions that version 5 will drop; nothing a user could act on.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -290,11 +296,30 @@ def main(args: Sequence[str] | None = None) -> None:
             "prog": "hrcam",
             "version": __version__,
             "exit_on_error": False,
-            "epilog": f"hrcam cases KIND: {cases.SUMMARY}",
+            "epilog": f"hrcam cases KIND: {cases.SUMMARY} hrcam compare: {compare.SUMMARY}",
         },
         auto_configure_optimizers=False,
         args=list(args) if args is not None else None,
     )
+
+
+def _resolved(words: Sequence[str]) -> str:
+    """The configuration that a command comes to, as YAML; nothing is run.
+
+    Raises:
+        InputError: If it comes to none.
+    """
+    # Meant for a script that calls main() by mistake; this call is no mistake.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+    try:
+        with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
+            main([*words, "--print_config"])
+    except Exception as error:
+        cause = _bad_input(error)
+        if cause is None:
+            raise
+        raise InputError(_sentence(cause)) from error
+    return shown.getvalue()
 
 
 def console() -> None:

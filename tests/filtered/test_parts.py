@@ -16,10 +16,11 @@ from hrcam_lightning.filtered.dice import GRID, best, dice_at, dice_curves, four
 from hrcam_lightning.filtered.facts import Facts, read_facts
 from hrcam_lightning.filtered.filters import FilteredDataset, Kind, Negatives, Rule, moved
 from hrcam_lightning.filtered.folds import folds_of
-from hrcam_lightning.filtered.intervals import estimate, resampled, weighted_accuracy, weighted_auroc
+from hrcam_lightning.filtered.intervals import resampled, weighted_accuracy, weighted_auroc
 from hrcam_lightning.filtered.maps import CaseMaps, scale_of
 from hrcam_lightning.filtered.training import key_of, shaping
 from hrcam_lightning.metrics import overlaps
+from hrcam_lightning.metrics.crossed import percentile_estimate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,15 +236,15 @@ def test_intervals_know_of_cases_and_of_trainings() -> None:
     shifted = same + 5.0
     alone = np.arange(200)
     draws = resampled(weighted_auroc, np.stack([same, apart, shifted]), labels, alone)
-    value = [estimate(row, 200) for row in draws]
+    value = [percentile_estimate(row, 200) for row in draws]
     assert value[0].value == pytest.approx(roc_auc_score(labels, same[0]))
     assert value[1].value == pytest.approx(np.mean([roc_auc_score(labels, one) for one in apart]))
     assert value[1].high - value[1].low > 1.3 * (value[0].high - value[0].low)
     error = np.sqrt(value[0].value * (1 - value[0].value) / 100)  # a rough one, of the smaller class
     assert value[0].high - value[0].low == pytest.approx(2 * 1.96 * error * 0.8, rel=0.25)
-    gap = estimate(draws[2] - draws[0], 200)
+    gap = percentile_estimate(draws[2] - draws[0], 200)
     assert (gap.value, gap.low, gap.high) == (0, 0, 0)
-    pairs = estimate(resampled(weighted_auroc, same[None], labels, alone // 20)[0], 200)
+    pairs = percentile_estimate(resampled(weighted_auroc, same[None], labels, alone // 20)[0], 200)
     assert pairs.value == value[0].value
     assert (pairs.low, pairs.high) != (value[0].low, value[0].high)
     portioned = resampled(weighted_accuracy, np.zeros((1, 1, 3)), np.array([0.0, 1.0, 0.0]), np.arange(3), 50)

@@ -152,10 +152,11 @@ class LocalizationMetrics(Callback):
             scores.update(
                 cases, labels, probabilities, maps[name], batch["mask"], batch.get("subject"), batch.get("cue")
             )
+        subjects = batch.get("subject") or [""] * len(cases)
         for row, case in enumerate(cases):
             # A distributed sampler deals cases out in turn.
             place = (self._read + row) * trainer.world_size + trainer.global_rank
-            self._cases.setdefault(case_number(case), SeenCase(case, batch["affine"][row], place))
+            self._cases.setdefault(case_number(case), SeenCase(case, batch["affine"][row], place, subjects[row]))
         self._read += len(cases)
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
@@ -265,7 +266,8 @@ class LocalizationMetrics(Callback):
             names = {number: case.name for number, case in cases.items()}
             differences = {name: model.differences(table) for name, table in tables.items() if name != MODEL}
             figures = write_metrics(folder / "metrics.json", results, stage, differences, ceiling)
-            write_cases(folder / "cases.csv", tables, task.classes, names, called)
+            subjects = {number: case.subject for number, case in cases.items()}
+            write_cases(folder / "cases.csv", tables, task.classes, names, called, subjects)
             lesions = match_lesions(model, cases, self._known, task.classes)
             write_lesions(folder / "lesions.csv", tables, task.classes, names, thresholds, lesions)
             curves = curves_of(tables, thresholds, lesions, observer)

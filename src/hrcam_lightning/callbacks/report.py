@@ -77,8 +77,9 @@ def write_cases(
     classes: Sequence[str],
     names: Mapping[int, str],
     called: np.ndarray[Any, np.dtype[np.float64]],
+    subjects: Mapping[int, str],
 ) -> None:
-    """Write a row a case, sorted by name.
+    """Write a row a case, sorted by name, with whose it is where that is not the case itself.
 
     The model's columns are plain (``pointing``), another explainer's start with its name (``random/pointing``), and
     where there are several classes all end with the class (``random/pointing/mass``). What is undefined is empty.
@@ -89,9 +90,14 @@ def write_cases(
         classes: Names of the K maps.
         names: Case by number.
         called: (n, K) of `predicted_classes`: the column ``predicted``.
+        subjects: Subject by number of the case, empty if not known.
     """
     rows: dict[int, dict[str, Any]] = {number: {"case": name} for number, name in names.items()}
     columns = ["case"]
+    if any(subject and subject != names[number] for number, subject in subjects.items()):
+        columns.append("subject")
+        for number, row in rows.items():
+            row["subject"] = subjects[number] or names[number]
     for k, class_name in enumerate(classes):
         columns.append("/".join(["predicted"] + [class_name] * (len(classes) > 1)))
         for number, value in zip(tables[MODEL].case, called[:, k], strict=True):

@@ -27,11 +27,13 @@ class SeenCase(NamedTuple):
         name: Its name.
         affine: Voxel to millimetres; None for a picture.
         place: Which of its split it is, in order.
+        subject: Who was imaged; empty if that is not known.
     """
 
     name: str
     affine: np.ndarray[Any, np.dtype[np.float64]] | None
     place: int
+    subject: str = ""
 
 
 def match_lesions(

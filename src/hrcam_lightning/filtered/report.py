@@ -12,8 +12,9 @@ from rich.table import Table
 
 from hrcam_lightning.files import replacing, write_csv, write_json
 from hrcam_lightning.filtered.dice import RULES, four
-from hrcam_lightning.filtered.intervals import estimate, resampled, weighted_accuracy, weighted_auroc
+from hrcam_lightning.filtered.intervals import resampled, weighted_accuracy, weighted_auroc
 from hrcam_lightning.filtered.pictures import draw_examples, draw_scores
+from hrcam_lightning.metrics.crossed import percentile_estimate
 from hrcam_lightning.metrics.estimate import mean_estimate
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ def _scores(findings: Findings) -> Scores:
         of: dict[str, Floats] = dict(zip(kinds, draws, strict=True))
         pairs = [(kind, "original") for kind in kinds[1:]] + [pair for pair in PAIRS if set(pair) <= set(kinds)]
         cases = len(facts.names)
-        found[name] = {kind: estimate(of[kind], cases) for kind in kinds}
-        found[f"{name}_difference"] = {f"{a}-{b}": estimate(of[a] - of[b], cases) for a, b in pairs}
+        found[name] = {kind: percentile_estimate(of[kind], cases) for kind in kinds}
+        found[f"{name}_difference"] = {f"{a}-{b}": percentile_estimate(of[a] - of[b], cases) for a, b in pairs}
     return found
 
 

@@ -49,16 +49,21 @@ def permutation_p(differences: Floats, permutations: int = 9999, seed: int = 0) 
 
     Exact where 2^n is no more than `permutations`; else of random signs, the observed ones among them, so never 0.
     """
-    observed = abs(differences.sum())
-    slack = 1e-12 * np.abs(differences).sum()  # the same sum in another order is the same sum
+    return float(permutation_ps(differences[:, None], permutations, seed)[0])
+
+
+def permutation_ps(differences: Floats, permutations: int = 9999, seed: int = 0) -> Floats:
+    """`permutation_p` of each of M columns (n, M), all by the same signs."""
+    observed = np.abs(differences.sum(0))
+    slack = 1e-12 * np.abs(differences).sum(0)  # the same sum in another order is the same sum
     units = len(differences)
     if 2**units <= permutations:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=units)))
-        return float((np.abs(signs @ differences) >= observed - slack).mean())
+        return np.asarray((np.abs(signs @ differences) >= observed - slack).mean(0))
     rng = np.random.default_rng(seed)
     portion = max(1, 2_000_000 // units)
-    as_far = 0
+    as_far = np.zeros(differences.shape[1])
     for done in range(0, permutations, portion):
         signs = rng.integers(0, 2, size=(min(portion, permutations - done), units)) * 2.0 - 1
-        as_far += int((np.abs(signs @ differences) >= observed - slack).sum())
-    return (1 + as_far) / (1 + permutations)
+        as_far += (np.abs(signs @ differences) >= observed - slack).sum(0)
+    return np.asarray((1 + as_far) / (1 + permutations))

@@ -1,0 +1,1 @@
+"""``hrcam compare``: a matrix of trainings, and the leaderboard that comes of it."""

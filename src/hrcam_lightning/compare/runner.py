@@ -1,0 +1,157 @@
+"""Jobs as processes of their own: what ends one is a sentence in its record, and the others go on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hrcam_lightning.compare.cost import measure
+from hrcam_lightning.compare.plan import Record, lost_seconds, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from hrcam_lightning.compare.plan import Job, State
+
+LOG = "log.txt"
+HRCAM = (sys.executable, "-m", "hrcam_lightning")
+
+
+@contextmanager
+def alone(out: Path, say: Callable[[str], None]) -> Iterator[int]:
+    """Wait until no other comparison, and no job that a killed one left behind, is at work in a folder.
+
+    Args:
+        out: The folder.
+        say: Told if there is something to wait for.
+
+    Yields:
+        The lock, which the jobs inherit: it holds as long as one of them lives.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another comparison, or a job that it left behind, is at work in {out}: waiting for its end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+class JobError(Exception):
+    """A job did not come to its end; says why."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
+def run_job(job: Job, state: State, budget_minutes: float | None, lock: int) -> Record:
+    """Bring a job to its end, from where it is.
+
+    Args:
+        job: What is to be done.
+        state: Where it is.
+        budget_minutes: What it may take, earlier attempts included; None for any time.
+        lock: File that its processes hold open.
+
+    Returns:
+        What it has written to its record.
+    """
+    record = read_record(job.folder)
+    if state != "continue" or record is None:
+        if record is not None:
+            _remove(job.folder)
+        record = Record(job.key, job.data_hash)
+    record = replace(lost_seconds(record, job.folder), state="started", reason="")
+    record.write(job.folder)
+    try:
+        if job.base is not None:
+            _check_base(job.base)
+        if not record.fitted:
+            record = replace(record, begun=time.time())
+            record.write(job.folder)
+            words = job.training(resume=(job.folder / "last.ckpt").is_file())
+            seconds, ended = _timed(words, job.folder, _left(record, budget_minutes), lock)
+            record = replace(record, begun=0.0, fitted=ended is None, train_seconds=record.train_seconds + seconds)
+            record.write(job.folder)
+            _raise(ended, budget_minutes)
+        seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
+        record = replace(record, test_seconds=seconds)
+        _raise(ended, budget_minutes)
+        parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
+        record = replace(record, state="finished", parameters=parameters, map_cost=map_cost)
+    except JobError as error:
+        record = replace(record, state=error.state, reason=str(error))
+    record.write(job.folder)
+    return record
+
+
+def _remove(folder: Path) -> None:
+    """Remove a run; under another name, so that a kill leaves no half of it."""
+    doomed = folder.with_name(f".removed-{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _check_base(base: Job) -> None:
+    of_base = read_record(base.folder)
+    if of_base is None or of_base.key != base.key or not of_base.fitted:
+        raise JobError("failed", f"its base {base.experiment} has no network")
+
+
+def _left(record: Record, budget_minutes: float | None) -> float | None:
+    return None if budget_minutes is None else 60 * budget_minutes - record.train_seconds
+
+
+def _raise(ended: str | None, budget_minutes: float | None) -> None:
+    if ended == "":
+        raise JobError("over budget", f"killed at its budget of {budget_minutes:g} min")
+    if ended:
+        raise JobError("failed", ended)
+
+
+def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int) -> tuple[float, str | None]:
+    """Run ``hrcam`` with these words.
+
+    Returns:
+        Seconds, and why it failed: None if it did not, empty if it was killed at the limit.
+    """
+    started = time.monotonic()
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(f"$ hrcam {' '.join(words)}\n")
+        log.flush()
+        process = subprocess.Popen(
+            [*HRCAM, *words],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock],
+        )  # fmt: skip
+        try:
+            code: int | None = process.wait(limit if limit is None else max(0.0, limit))
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:  # also where the comparison itself is interrupted
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    seconds = time.monotonic() - started
+    if code is None:
+        return seconds, ""
+    return seconds, _why(code, folder / LOG) if code else None
+
+
+def _why(code: int, log: Path) -> str:
+    """The sentence that a failed command left at the end of its log."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}{' (out of memory?)' * (code == -signal.SIGKILL)}"
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1].removeprefix('hrcam: error: ')[:300]} (exit code {code}; {LOG})"

@@ -1,0 +1,244 @@
+"""What a comparison is: the YAML of ``hrcam compare``, read strictly."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hrcam_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable
+
+KEYS = (
+    "name", "reference", "seeds", "data", "explainers", "common", "budget_minutes", "sort_by", "columns", "experiments",
+    "small",
+)  # fmt: skip
+NEEDED = ("name", "reference", "data", "experiments")
+OWN = ("-c", "--config", "--ckpt_path", "--data.cases", "--explainers", "--overwrite", "--print_config",
+       "--seed_everything", "--trainer.default_root_dir")  # fmt: skip
+"""Options that the comparison gives itself."""
+COLUMNS = ("auroc", "pointing", "pixel_ap", "aupro")
+METRICS = (
+    "auroc", "accuracy", "pointing", "pixel_ap", "relevance_mass", "relevance_rank", "dice", "iou", "iobb", "aupro",
+    "pxap", "lroc", "lesion/recall", "lesion/froc", "normal/false_activation", "box_acc", "box_acc_v2",
+    "cue/relevance_mass", "displacement_px", "predicted/pointing", "predicted/pixel_ap",
+)  # fmt: skip
+"""What ``leaderboard.md`` may show and rows be sorted by; ``leaderboard.csv`` has more."""
+
+Wish = str | dict[str, Any]
+"""An explainer: a name, or a mapping as ``--explainers`` takes it."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A set of cases.
+
+    Attributes:
+        name: Its folder below the comparison's.
+        cases: The table.
+        generate: Specification and further words of ``hrcam-synth generate``, if it may be drawn.
+        ceiling: Whether the ideal observer reads it once it is drawn.
+    """
+
+    name: str
+    cases: Path
+    generate: tuple[str, ...] = ()
+    ceiling: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained: a network of its own, or a head on the network of another experiment.
+
+    Attributes:
+        name: Its folder and its row.
+        configs: Files of ``hrcam fit -c``; none of a retrofit.
+        overrides: Further words.
+        retrofit: The experiment whose network is taken.
+        explainers: Rows beside the map of its own.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    overrides: tuple[str, ...]
+    retrofit: str | None
+    explainers: tuple[Wish, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole file.
+
+    Attributes:
+        name: Of the comparison.
+        reference: Experiment that all others are compared with.
+        seeds: Of the trainings.
+        data: Sets of cases.
+        experiments: By name, bases before their retrofits.
+        budget_minutes: What a job may take; None for any time.
+        sort_by: Metric that the rows are sorted by.
+        columns: Metrics that ``leaderboard.md`` shows.
+    """
+
+    name: str
+    reference: str
+    seeds: tuple[int, ...]
+    data: tuple[DataSet, ...]
+    experiments: tuple[Experiment, ...]
+    budget_minutes: float | None
+    sort_by: str
+    columns: tuple[str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses two values of one key, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Look at the keys first."""
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value
+            if name in seen:
+                raise InputError(f"line {key.start_mark.line + 1}: '{name}' is there twice; give one another name")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def read_comparison(path: Path, *, small: bool = False) -> Comparison:
+    """Read the file.
+
+    Args:
+        path: YAML.
+        small: Let the keys of its section ``small`` take the place of the file's own.
+
+    Raises:
+        InputError: If it cannot be used; says which key, and why.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of configs/compare/") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    try:
+        return _comparison(_mapping(content, "the file", KEYS), small)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _comparison(content: dict[str, Any], small: bool) -> Comparison:
+    section = _mapping(content.pop("small", {}), "small", KEYS[1:-1])
+    if small:
+        if not section:
+            raise InputError("has no section 'small': leave --small out")
+        content = {**content, **section, "name": f"{content.get('name')}_small"}
+    missing = [key for key in NEEDED if key not in content]
+    if missing:
+        raise InputError(f"'{missing[0]}' is missing; {', '.join(NEEDED)} are needed")
+    seeds = content.get("seeds", [0, 1, 2])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise InputError(f"seeds is {seeds!r}, but is a list of whole numbers of at least 0")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds {seeds} holds one twice")
+    budget = content.get("budget_minutes")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0):
+        raise InputError(f"budget_minutes is {budget!r}, but is a time above 0")
+    common = _words(content.get("common", []), "common")
+    explainers = _explainers(content.get("explainers", []), "explainers")
+    named = _mapping(content["experiments"], "experiments")
+    experiments = [_experiment(name, value, common, explainers) for name, value in named.items()]
+    fits = [one.name for one in experiments if one.retrofit is None]
+    for one in experiments:
+        if one.retrofit is not None and one.retrofit not in fits:
+            trained = f"none of the experiments that are trained ({', '.join(fits)})"
+            raise InputError(f"experiments.{one.name}.retrofit is '{one.retrofit}', which is {trained}")
+    reference = content["reference"]
+    if reference not in named:
+        raise InputError(f"reference is '{reference}', which is none of the experiments ({', '.join(named)})")
+    columns = content.get("columns", list(COLUMNS))
+    if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
+        raise InputError(f"columns is {columns!r}, but is a list of metrics, as [{', '.join(COLUMNS)}]")
+    sort_by = content.get("sort_by", "pixel_ap")
+    for metric in (*columns, sort_by):
+        if metric not in METRICS:
+            raise InputError(f"columns and sort_by know no metric '{metric}'; there are {', '.join(METRICS)}")
+    return Comparison(
+        name=_name(content["name"], "name"),
+        reference=reference,
+        seeds=tuple(seeds),
+        data=tuple(_data(name, value) for name, value in _mapping(content["data"], "data").items()),
+        experiments=tuple(sorted(experiments, key=lambda one: one.retrofit is not None)),
+        budget_minutes=budget,
+        sort_by=sort_by,
+        columns=tuple(columns),
+    )
+
+
+def _experiment(name: str, value: object, common: tuple[str, ...], explainers: tuple[Wish, ...]) -> Experiment:
+    place = f"experiments.{_name(name, 'experiments')}"
+    content = _mapping(value, place, ("configs", "overrides", "retrofit", "explainers"))
+    configs, base = content.get("configs", []), content.get("retrofit")
+    if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
+        raise InputError(f"{place}.configs is {configs!r}, but is a list of files, as [configs/demo.yaml]")
+    if bool(configs) == (base is not None):
+        raise InputError(f"{place} needs either 'configs', to be trained, or 'retrofit', the experiment it is made of")
+    overrides = _words(content.get("overrides", []), f"{place}.overrides")
+    own = _explainers(content["explainers"], f"{place}.explainers") if "explainers" in content else explainers
+    # A base brings the common words along.
+    return Experiment(name, tuple(configs), overrides if base else (*common, *overrides), base, own)
+
+
+def _data(name: str, value: object) -> DataSet:
+    place = f"data.{_name(name, 'data')}"
+    content = _mapping(value, place, ("cases", "generate", "ceiling"))
+    cases, generate, ceiling = content.get("cases"), content.get("generate", ""), content.get("ceiling", False)
+    if not isinstance(cases, str):
+        raise InputError(f"{place}.cases is {cases!r}, but is a table, as data/demo/cases.csv")
+    if not isinstance(generate, str):
+        raise InputError(f"{place}.generate is {generate!r}, but is a specification, as configs/synth/demo.yaml")
+    if not isinstance(ceiling, bool):
+        raise InputError(f"{place}.ceiling is {ceiling!r}, but is true or false")
+    if generate and Path(cases).name != "cases.csv":
+        raise InputError(f"{place}.cases is {cases}, but a set that is drawn has its table in cases.csv")
+    return DataSet(name, Path(cases), tuple(shlex.split(generate)), ceiling)
+
+
+def _mapping(value: object, place: str, keys: Collection[str] | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict) or (keys is None and not value):
+        raise InputError(f"{place} must be a mapping of names to values, but is {value!r}")
+    unknown = [key for key in value if keys is not None and key not in keys]
+    if unknown:
+        raise InputError(f"{place} has no key '{unknown[0]}'; there are {', '.join(keys or ())}")
+    return dict(value)
+
+
+def _name(value: object, place: str) -> str:
+    """A name that may be a folder."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        raise InputError(f"{place}: {value!r} is no name of letters, digits, '_', '.' and '-'")
+    return value
+
+
+def _words(value: object, place: str) -> tuple[str, ...]:
+    """Words of a command line, one or several a text."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise InputError(f"{place} is {value!r}, but is a list of options, as ['--trainer.max_epochs 8']")
+    words = tuple(word for text in value for word in shlex.split(text))
+    taken = [word for word in words if word.partition("=")[0] in OWN]
+    if taken:
+        raise InputError(f"{place} gives {taken[0]}, which the comparison gives itself")
+    return words
+
+
+def _explainers(value: object, place: str) -> tuple[Wish, ...]:
+    if not isinstance(value, list) or not all(isinstance(wish, str | dict) for wish in value):
+        raise InputError(f"{place} is {value!r}, but is a list of explainers, as [gradcam, {{method: layercam}}]")
+    return tuple(value)

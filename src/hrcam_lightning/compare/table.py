@@ -1,0 +1,153 @@
+"""The leaderboard as files: ``leaderboard.csv`` with all figures, ``leaderboard.md`` with a few, ``costs.csv``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from hrcam_lightning.compare.leaderboard import clear_winner
+from hrcam_lightning.files import replacing, write_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from hrcam_lightning.compare.leaderboard import Row
+    from hrcam_lightning.compare.plan import Job, Record
+    from hrcam_lightning.compare.schema import Comparison
+
+LEADERBOARD, COSTS = "leaderboard", "costs.csv"
+
+
+def write_leaderboard(folder: Path, rows: Sequence[Row], comparison: Comparison, title: str) -> None:
+    """Write both files of a set. Nothing in them depends on how long anything took."""
+    _write_csv(folder / f"{LEADERBOARD}.csv", rows)
+    header, cells = _cells(rows, comparison)
+    about = (
+        "Mean over trainings [95 % interval over cases and trainings], or ± standard deviation over trainings. Sorted "
+        f"by {comparison.sort_by}; bold where the interval of the best is apart from all others'. Difference: to "
+        f"{comparison.reference}, same cases and seeds; p by permutation over subjects, of these trainings."
+    )
+    lines = [
+        f"# {title}",
+        "",
+        about,
+        "",
+        *(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells)),
+    ]
+    missing = [f"- {row.name}: {row.reason}" for row in rows if row.reason]
+    lines += ["", "Not finished:", "", *missing] if missing else []
+    with replacing(folder / f"{LEADERBOARD}.md") as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def leaderboard_table(rows: Sequence[Row], comparison: Comparison, title: str) -> Table:
+    """As much of it as a terminal of 80 columns has room for: three metrics and the difference."""
+    shown = _shown(rows, comparison)[:3]
+    table = Table(title=title, title_justify="left", caption="[95 % interval over cases and trainings]")
+    table.add_column("map", overflow="fold")
+    for name in (*shown, f"{comparison.sort_by}:\ndifference (p)"):
+        table.add_column(name.replace("/", "/\n"), justify="right", overflow="fold")
+    for row in rows:
+        name = f"{row.name}\n({row.kind})" if row.kind in ("floor", "failed") else row.name
+        gap = _gap(row, comparison.sort_by)
+        texts = [_text(row, metric) for metric in shown] + [gap]
+        cells = [text.replace(" [", "\n\\[", 1) for text in texts]
+        wins = [clear_winner(rows, metric) is row for metric in shown] + [False]
+        table.add_row(name, *(f"[bold]{cell}[/bold]" if won else cell for cell, won in zip(cells, wins, strict=True)))
+    return table
+
+
+def write_costs(path: Path, jobs: Sequence[Job], records: Sequence[Record]) -> None:
+    """Write what each job took."""
+    rows: list[dict[str, Any]] = [
+        {
+            "experiment": job.experiment,
+            "seed": job.seed,
+            "state": record.state,
+            "train_minutes": f"{record.train_seconds / 60:.3g}",
+            "test_minutes": f"{record.test_seconds / 60:.3g}",
+            "parameters": "" if record.parameters is None else record.parameters,
+            "map_over_backbone": "" if record.map_cost is None else record.map_cost,
+            "reason": record.reason,
+        }
+        for job, record in zip(jobs, records, strict=True)
+    ]
+    write_csv(path, rows, list(rows[0]))
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    table: list[dict[str, Any]] = []
+    for row in rows:
+        cells: dict[str, Any] = {
+            "row": row.name,
+            "kind": row.kind,
+            "seeds": " ".join(map(str, row.seeds)),
+            "cases": row.cases or "",
+        }
+        for metric, found in row.estimates.items():
+            cells |= {
+                metric: _number(found.value),
+                f"{metric}_low": _number(found.low),
+                f"{metric}_high": _number(found.high),
+            }
+            gap = row.differences.get(metric)
+            if gap is not None:
+                ends = {"": gap.value, "_low": gap.low, "_high": gap.high, "_p": gap.p}
+                cells |= {f"{metric}_difference{ending}": _number(value) for ending, value in ends.items()}
+        for metric, (value, spread) in row.figures.items():
+            cells |= {metric: _number(value)} | ({} if math.isnan(spread) else {f"{metric}_sd": _number(spread)})
+        cells |= {f"efficiency/{metric}": _number(value) for metric, value in row.efficiency.items()}
+        table.append({**cells, "parameters": row.parameters or "", "reason": row.reason})
+    columns = list(dict.fromkeys(name for cells in table for name in cells))
+    last = ["parameters", "reason"]
+    write_csv(path, table, [*(name for name in columns if name not in last), *last])
+
+
+def _shown(rows: Sequence[Row], comparison: Comparison) -> list[str]:
+    """Metrics that any row has."""
+    return [metric for metric in comparison.columns if any(not math.isnan(row.value(metric)) for row in rows)]
+
+
+def _cells(rows: Sequence[Row], comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    shown = _shown(rows, comparison)
+    winners = {metric: clear_winner(rows, metric) for metric in shown}
+    sort_by = comparison.sort_by
+    paired = any(sort_by in row.differences for row in rows)
+    shares = [metric for metric in shown if any(metric in row.efficiency for row in rows)]
+    header = ["map", "seeds", *shown]
+    header += [f"{sort_by}: difference (p)"] * paired
+    header += [*(f"{metric}: share of ceiling" for metric in shares), "parameters"]
+    cells = []
+    for row in rows:
+        name = f"{row.name} ({row.kind})" if row.kind in ("floor", "failed") else row.name
+        texts = [f"**{_text(row, metric)}**" if winners[metric] is row else _text(row, metric) for metric in shown]
+        gaps = [_gap(row, sort_by)] * paired
+        efficiency = [f"{row.efficiency[metric]:.3f}" if metric in row.efficiency else "" for metric in shares]
+        parameters = f"{row.parameters:,}" if row.parameters is not None else ""
+        cells.append([name, str(len(row.seeds) or ""), *texts, *gaps, *efficiency, parameters])
+    return header, cells
+
+
+def _text(row: Row, metric: str) -> str:
+    found = row.estimates.get(metric)
+    if found is not None:
+        return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    value, spread = row.figures.get(metric, (math.nan, math.nan))
+    if math.isnan(value):
+        return ""
+    return f"{value:.3f}" if math.isnan(spread) else f"{value:.3f} ± {spread:.3f}"
+
+
+def _gap(row: Row, metric: str) -> str:
+    gap = row.differences.get(metric)
+    if gap is None:
+        return ""
+    chance = "" if math.isnan(gap.p) else f" ({gap.p:.2g})"
+    return f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{chance}"
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"

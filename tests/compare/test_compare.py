@@ -1,0 +1,231 @@
+"""``hrcam compare`` as a user types it: what it does with jobs that end well, fail, take too long or are killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hrcam_lightning.cli import main
+from hrcam_lightning.compare import command, runner
+from hrcam_lightning.errors import InputError
+from tests.command_line import rows_of
+from tests.compare.tables import write_checkpoint
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where trainings take no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "HRCAM", (sys.executable, str(STAND_IN)))
+    monkeypatch.setattr(runner, "measure", lambda *_: (1234, 1.5))
+    write_checkpoint(Path("checkpoint"))
+    Path("set").symlink_to(tiny_set)
+    return tmp_path
+
+
+def _compare(*words: str, **experiments: list[str]) -> Path:
+    content: dict[str, Any] = {
+        "name": "tiny",
+        "reference": "ours",
+        "seeds": [0, 1],
+        "data": {"demo": {"cases": "set/cases.csv"}},
+        "budget_minutes": 0.05,
+        "experiments": {name: {"configs": ["a.yaml"], "overrides": more} for name, more in experiments.items()},
+    }
+    Path("compare.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    command.run(["-c", "compare.yaml", "--out", "out", *words], "1", " ".join)
+    return Path("out/demo")
+
+
+def _boards(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("leaderboard.csv", "leaderboard.md")}
+
+
+def _log(job: Path) -> list[str]:
+    return [line.split()[2] for line in (job / "log.txt").read_text().splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_finished_job_is_never_repeated_and_a_failed_one_is_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _compare(ours=[], broken=["--fail 'no such decoder'"], theirs=[])
+    rows = {row["row"]: row for row in rows_of(folder / "leaderboard.csv")}
+    assert list(rows) == ["ours", "theirs", "random", "broken"]
+    assert rows["broken"]["kind"] == "failed"
+    assert rows["broken"]["reason"] == "; ".join(f"seed {n}: no such decoder (exit code 2; log.txt)" for n in (0, 1))
+    assert float(rows["ours"]["pixel_ap"]) == pytest.approx(0.75 + 0.04)  # seeds 0.7 and 0.8, cases 1, 3, 5 and 7
+    assert float(rows["theirs"]["pixel_ap_difference"]) == pytest.approx(-0.2)
+    # 4 of the 8 cases have a mask, and all differ by the same: 2 of 16 ways to swap them are as far apart
+    assert float(rows["theirs"]["pixel_ap_difference_p"]) == pytest.approx(2 / 16)
+    assert rows["ours"]["parameters"] == "1234"
+    assert "no such decoder" in capsys.readouterr().out
+    costs = rows_of(folder / "costs.csv")
+    assert [row["state"] for row in costs] == ["finished"] * 2 + ["failed"] * 2 + ["finished"] * 2
+    assert costs[0]["map_over_backbone"] == "1.5"
+
+    first = _boards(folder)
+    for name in ("ours", "theirs"):
+        with (folder / name / "seed_0/log.txt").open("a") as log:
+            log.write("a line that a second run would not leave\n")
+    logs = {name: (folder / name / "seed_0/log.txt").read_bytes() for name in ("ours", "theirs")}
+    _compare("--dry_run", ours=[], broken=["--fail 'no such decoder'"], theirs=[])
+    shown = capsys.readouterr().out
+    assert "2 jobs to do: about 0 min, by the 4 that are finished." in shown
+    _compare(ours=[], broken=["--fail 'no such decoder'"], theirs=[])
+    assert {name: (folder / name / "seed_0/log.txt").read_bytes() for name in logs} == logs
+    assert _boards(folder) == first
+
+    _compare(ours=["--trainer.max_epochs 9"], broken=[], theirs=[])  # edited: trained anew
+    assert (folder / "ours/seed_0/log.txt").read_bytes() != logs["ours"]
+    assert (folder / "theirs/seed_0/log.txt").read_bytes() == logs["theirs"]
+    assert not list(folder.rglob(".removed*"))
+    assert "broken" in {row["row"] for row in rows_of(folder / "leaderboard.csv") if not row["reason"]}
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_killed_job_goes_on_and_the_leaderboard_is_the_same() -> None:
+    whole = _boards(_compare(ours=[], theirs=[]))
+    Path("out").rename("before")
+    Path("die").touch()
+    folder = _compare(ours=[], theirs=[])
+    assert "killed by SIGKILL (out of memory?)" in (folder / "leaderboard.md").read_text()
+    assert json.loads((folder / "ours/seed_0/job.json").read_text())["state"] == "failed"
+    assert _boards(folder) != whole
+    _compare(ours=[], theirs=[])
+    assert _boards(folder) == whole
+    assert _log(folder / "ours/seed_0") == ["fit", "fit", "test"]
+    assert "--ckpt_path last" in (folder / "ours/seed_0/log.txt").read_text()
+    assert json.loads((folder / "ours/seed_0/fake.json").read_text()) == ["0 0", "0 1", "0 2"]
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_job_is_ended_at_its_budget() -> None:
+    started = time.monotonic()
+    folder = _compare(ours=[], slow=["--sleep 60"])
+    assert time.monotonic() - started < 30
+    rows = {row["row"]: row for row in rows_of(folder / "leaderboard.csv")}
+    assert rows["slow"]["reason"].startswith("seed 0: killed at its budget of 0.05 min")
+    log = (folder / "slow/seed_0/log.txt").read_bytes()
+    _compare(ours=[], slow=["--sleep 60"])
+    assert (folder / "slow/seed_0/log.txt").read_bytes() == log  # its budget is spent
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_second_comparison_waits_for_what_is_at_work(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    with Path("out/.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        timer = threading.Timer(0.5, fcntl.flock, (file, fcntl.LOCK_UN))
+        timer.start()
+        folder = _compare(ours=[])
+        timer.join()
+    assert "waiting for its end" in capsys.readouterr().out
+    assert (folder / "leaderboard.md").is_file()
+
+
+@pytest.mark.usefixtures("workshop")
+def test_changed_data_are_refused_before_anything_starts(tiny_set: Path) -> None:
+    folder = _compare(ours=[])
+    log = (folder / "ours/seed_0/log.txt").read_bytes()
+    Path("set").unlink()
+    Path("set").mkdir()
+    for path in tiny_set.iterdir():
+        Path("set", path.name).symlink_to(path)
+    table = Path("set/cases.csv")
+    text = table.read_text()
+    table.unlink()
+    table.write_text("".join(text.splitlines(keepends=True)[:-1]))
+    for words in ([], ["--dry_run"]):
+        with pytest.raises(InputError, match=r"set/cases.csv has changed since out/demo/ours/seed_0 was trained on it"):
+            _compare(*words, ours=[], theirs=[])
+    assert (folder / "ours/seed_0/log.txt").read_bytes() == log
+    assert not (folder / "theirs").exists()
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_retrofit_without_its_base_says_so() -> None:
+    content = {
+        "name": "tiny", "reference": "cam", "seeds": [0], "data": {"demo": {"cases": "set/cases.csv"}},
+        "experiments": {
+            "cam": {"configs": ["a.yaml"], "overrides": ["--fail broken"]}, "cured": {"retrofit": "cam"},
+        },
+    }  # fmt: skip
+    Path("compare.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    command.run(["-c", "compare.yaml"], "1", " ".join)
+    rows = {row["row"]: row["reason"] for row in rows_of(Path("runs/compare/tiny/demo/leaderboard.csv"))}
+    assert rows["cured"] == "seed 0: its base cam has no network"
+
+
+@pytest.fixture
+def tiny_comparison(tmp_path: Path, spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A comparison of two real experiments, of 16 x 16 pixels and one epoch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model: dict[str, Any] = {
+        "backbone": {"class_path": "ConvPyramid", "init_args": {"width": 4, "depth": 3}},
+        "decoder": "CAM",
+    }
+    model |= {"pooling": "MeanPooling", "consistency": 0.0, "view_averaging": False}
+    trainer = {"max_epochs": 1, "accelerator": "cpu"}
+    data = {"class_path": "CaseDataModule", "init_args": {"cases": "x.csv", "batch_size": 4}}
+    Path("cam.yaml").write_text(yaml.safe_dump({"trainer": trainer, "model": model, "data": data}))
+    content = {
+        "name": "tiny", "reference": "cam", "seeds": [0, 1],
+        "data": {"drawn": {"cases": "data/cases.csv", "generate": f"{spec_path} --seed 3"}},
+        "common": ["--fused_maps.cases 0"],
+        "experiments": {
+            "cam": {"configs": ["cam.yaml"], "explainers": ["gradcam"]},
+            "published": {"retrofit": "cam", "overrides": ["--equivariance 0"]},
+        },
+        "small": {"seeds": [0], "experiments": {"cam": {"configs": ["cam.yaml"]}}},
+    }  # fmt: skip
+    Path("compare.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("tiny_comparison")
+def test_two_experiments_two_seeds_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs in this process, of which only the start as a process of its own is left out: that takes seconds each."""
+
+    def here(words: list[str], *_: Any) -> tuple[float, None]:
+        main(words)
+        return 1.0, None
+
+    monkeypatch.setattr(runner, "_timed", here)
+    main(["compare", "-c", "compare.yaml"])
+    folder = Path("runs/compare/tiny/drawn")
+    rows = {row["row"]: row for row in rows_of(folder / "leaderboard.csv")}
+    assert set(rows) == {"cam", "cam/gradcam", "published", "random", "center"}
+    assert {row["reason"] for row in rows.values()} == {""}
+    for name, prefix in {"cam": "", "cam/gradcam": "gradcam/", "published": ""}.items():
+        runs = [folder / name.split("/")[0] / f"seed_{seed}" for seed in (0, 1)]
+        metrics = [json.loads((run / "test/metrics.json").read_text()) for run in runs]
+        for metric in ("pointing", "pixel_ap", "dice", "aupro", *(["auroc"] if not prefix else [])):
+            values = [one[f"test/{prefix}{metric}"]["value"] for one in metrics]
+            if None not in values:
+                assert float(rows[name][metric]) == pytest.approx(sum(values) / 2, abs=1e-5), (name, metric)
+    assert int(rows["cam"]["parameters"]) > 100
+    assert float(rows_of(folder / "costs.csv")[0]["map_over_backbone"]) > 0
+
+
+@pytest.mark.usefixtures("tiny_comparison")
+def test_a_job_is_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["compare", "-c", "compare.yaml", "--small"])
+    folder = Path("runs/compare/tiny_small/drawn")
+    assert _log(folder / "cam/seed_0") == ["fit", "test"]
+    assert (folder / "cam/seed_0/config.yaml").is_file()
+    before = _boards(folder)
+    assert "cam" in {row["row"] for row in rows_of(folder / "leaderboard.csv")}
+    capsys.readouterr()
+    main(["compare", "-c", "compare.yaml", "--small"])
+    assert "drawn/cam/seed_0: done before" in capsys.readouterr().out
+    assert _boards(folder) == before
