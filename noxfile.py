@@ -41,7 +41,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, on two cores; arguments go to pytest."""
     _install(session, "test")
-    session.run("pytest", "-n", "2", "-m", "not slow", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    shared = ("-n", "2", "--dist", "worksteal")
+    session.run("pytest", *shared, "-m", "not slow", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(reuse_venv=True, default=False)
