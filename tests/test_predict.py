@@ -6,7 +6,6 @@ import csv
 import json
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -213,7 +212,8 @@ def test_a_map_that_is_no_number_is_no_prediction(
 def test_a_run_that_was_killed_goes_on_where_it_was(
     sliced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, written = PredictionWriter._write, []
+    original = PredictionWriter._write
+    written: list[object] = []
 
     def killed(self: PredictionWriter, *arguments: object) -> None:
         if len(written) == 2:
@@ -286,4 +286,4 @@ def test_overlays_and_rows_go_to_wandb(sliced: Path, tmp_path: Path, monkeypatch
         (row,) = csv.DictReader(file)
     assert str(rows[0]["probability"]) == row["probability"]
     assert type(rows[0]["overlay"]).__name__ == "Image"
-    assert nib.load(tmp_path / "s1_map.nii.gz").shape == (16, 14, 6)
+    assert load(tmp_path / "s1_map.nii.gz").shape == (16, 14, 6)

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from monai.inferers import sliding_window_inference
+from monai.inferers.utils import sliding_window_inference
 
 from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.decoders import HRCAM, PYLON

@@ -49,7 +49,8 @@ def test_a_test_run_writes_what_the_functions_say_and_the_same_again(
     task = LocalizationTask.load_from_checkpoint(fitted / "best.ckpt", weights_only=True).eval()
     data = CaseDataModule(str(tiny_set / "cases.csv"))
     data.setup("test")
-    cases = [case for case in data.dataset("test") if case["label"] == 1][:2]  # type: ignore[attr-defined]
+    dataset = data.dataset("test")
+    cases = [dataset[index] for index in range(len(dataset)) if dataset[index]["label"] == 1][:2]
     images = torch.stack([case["image"] for case in cases])
     with torch.no_grad():
         maps = {"model": task(images).maps}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -19,6 +18,7 @@ from hrcam_lightning.callbacks.stacks import SliceStacks
 from hrcam_lightning.data.contract import SlicePlace
 from hrcam_lightning.data.frame import Frame, Framing, Grid
 from hrcam_lightning.errors import InputError
+from tests.command_line import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +45,9 @@ def test_a_turned_volume_is_written_on_the_grid_of_its_file(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a_b_c_lesion.png", "a_b_c_map.nii.gz", "a_b_c_mask.nii.gz",
     ]  # fmt: skip
-    written, mask = nib.load(tmp_path / "a_b_c_map.nii.gz"), nib.load(tmp_path / "a_b_c_mask.nii.gz")
+    written, mask = load(tmp_path / "a_b_c_map.nii.gz"), load(tmp_path / "a_b_c_mask.nii.gz")
     np.testing.assert_allclose(written.affine, LAS)
-    assert written.header.get_xyzt_units()[0] == "mm"
+    assert written.header.get_xyzt_units()[0] == "mm"  # type: ignore[attr-defined]
     assert written.get_data_dtype() == np.float32
     np.testing.assert_array_equal(np.asarray(written.dataobj), maps[0][::-1].astype(np.float32))
     np.testing.assert_array_equal(np.asarray(mask.dataobj), maps[0][::-1] >= 1.0)
@@ -62,19 +62,19 @@ def test_a_turned_volume_is_written_on_the_grid_of_its_file(tmp_path: Path) -> N
 def test_what_a_crop_left_out_is_nan_and_never_a_lesion(tmp_path: Path) -> None:
     frame = Framing(shape=[4, 4, 4]).of(Grid((6, 4, 4), LAS))
     (row,) = write_prediction(tmp_path, found_of(frame, np.full((1, 4, 4, 4), 3.0)), ["lesion"], [1.0], (-4, 4))
-    voxels = np.asarray(nib.load(tmp_path / "a_b_c_map.nii.gz").dataobj)
+    voxels = np.asarray(load(tmp_path / "a_b_c_map.nii.gz").dataobj)
     assert np.isnan(voxels[[0, 5]]).all()
     assert (voxels[1:5] == 3).all()
     assert row["lesion_voxels"] == 64
     assert row["peak_i"] == 1
-    assert np.asarray(nib.load(tmp_path / "a_b_c_mask.nii.gz").dataobj)[[0, 5]].max() == 0
+    assert np.asarray(load(tmp_path / "a_b_c_mask.nii.gz").dataobj)[[0, 5]].max() == 0
 
 
 def test_several_classes_are_a_fourth_axis_and_without_thresholds_there_is_no_mask(tmp_path: Path) -> None:
     frame = Framing().of(Grid((4, 5, 6), LAS))
     maps = np.random.default_rng(1).normal(size=(2, 4, 5, 6))
     rows = write_prediction(tmp_path, found_of(frame, maps), ["mass", "node"], [0.5, float("nan")], (-4, 4))
-    written = np.asarray(nib.load(tmp_path / "a_b_c_map.nii.gz").dataobj)
+    written = np.asarray(load(tmp_path / "a_b_c_map.nii.gz").dataobj)
     np.testing.assert_array_equal(written, np.moveaxis(maps.astype(np.float32), 0, -1))
     assert not (tmp_path / "a_b_c_mask.nii.gz").exists()
     assert (tmp_path / "a_b_c_mass.png").exists()
@@ -86,7 +86,7 @@ def test_slices_and_pictures(tmp_path: Path) -> None:
     maps = np.arange(20.0).reshape(1, 4, 5)
     slice_frame, picture_frame = Framing().of(Grid((4, 5), LAS)), Framing(shape=[2, 5]).of(Grid((4, 5), None))
     (row,) = write_prediction(tmp_path / "nifti", found_of(slice_frame, maps), ["x"], [18.0], (-4, 4))
-    written = nib.load(tmp_path / "nifti/a_b_c_map.nii.gz")
+    written = load(tmp_path / "nifti/a_b_c_map.nii.gz")
     np.testing.assert_array_equal(np.asarray(written.dataobj), maps[0][..., None])
     np.testing.assert_allclose([float(row[f"peak_{axis}_mm"]) for axis in "xyz"], LAS[:3, :3] @ [3, 4, 0] + LAS[:3, 3])
     assert row["lesion_mm3"] == f"{2 * 0.5 * 0.8 * 3:.6g}"
@@ -139,7 +139,7 @@ def test_planes_go_through_the_middle_and_the_peak_of_the_turned_volume() -> Non
     assert titles[3:] == ["sagittal, slice 1", "coronal, slice 7", "axial, slice 4"]
     letters = [{text.get_text() for text in axis.findobj(Text)} for axis in figure.axes[3:6]]
     assert all({"P", "A"} <= letters[0] and {"L", "R"} <= some for some in letters[1:])
-    sagittal, coronal, axial = (axis.images[0].get_array() for axis in figure.axes[3:6])
+    sagittal, coronal, axial = (np.asarray(axis.images[0].get_array()) for axis in figure.axes[3:6])
     reddest = [np.unravel_index((shown[..., 0].astype(int) - shown[..., 2]).argmax(), shown.shape[:2]) for shown in
                (sagittal, coronal, axial)]  # fmt: skip
     assert reddest == [(5 - 4, 7), (5 - 4, 6), (9 - 7, 6)]  # rows run downwards, and up is superior or anterior
@@ -154,14 +154,19 @@ def test_planes_go_through_the_middle_and_the_peak_of_the_turned_volume() -> Non
 def test_slices_come_in_any_order_and_make_one_volume() -> None:
     rng = np.random.default_rng(0)
     frame = Framing().of(Grid((3, 4, 5), LAS))
-    maps, probabilities = rng.normal(size=(2, 3, 4, 5)), rng.random((4, 2))
+    maps, probabilities = rng.random((2, 3, 4, 5), np.float32), rng.random((4, 2), np.float32)
     for score, expected in (("max", probabilities.max(0)), ("mean", probabilities.mean(0))):
         stacks = SliceStacks(score)  # type: ignore[arg-type]
         volume = None
         for index in (2, 0, 3, 1):
             assert volume is None
             part = Prediction(
-                f"v_{index}", np.full((3, 5), float(index)), maps[:, :, index], np.zeros(2), probabilities[index], frame
+                f"v_{index}",
+                np.full((3, 5), index, np.float32),
+                maps[:, :, index],
+                np.zeros(2, np.float32),
+                probabilities[index],
+                frame,
             )
             volume = stacks.add(SlicePlace("v", 1, index, 4), part)
         assert volume is not None

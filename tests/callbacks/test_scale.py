@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Panel], Limits
 
     def over(image: Array, fused: Array, limits: Limits) -> Pixels:
         kept.append(([], limits))
-        return overlay_volume(image, fused, limits)
+        return cast("Pixels", overlay_volume(image, fused, limits))
 
     monkeypatch.setattr("hrcam_lightning.callbacks.panels.draw_panels", sheet)
     monkeypatch.setattr("hrcam_lightning.callbacks.prediction_files.overlay_volume", over)

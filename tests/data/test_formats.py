@@ -147,7 +147,7 @@ def test_volumes_without_a_place_in_space_are_refused(tmp_path: Path) -> None:
     struct.pack_into("<4f", header, 76, 1, 0, 0, 0)
     struct.pack_into("<h", header, 254, 1)  # with an sform the spacing says nothing
     (tmp_path / "spaced.nii").write_bytes(header)
-    np.testing.assert_array_equal(read_scan(tmp_path / "spaced.nii").affine, np.eye(4))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read_scan(tmp_path / "spaced.nii").affine, np.eye(4))
     # A 2D image needs no third axis; it gets one at a right angle.
     slice_ = nib.Nifti1Image(data[..., :1], np.diag([2, 3, 1, 1]))  # type: ignore[no-untyped-call]
     nib.save(slice_, tmp_path / "b.nii")

@@ -8,37 +8,42 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff
 from scipy import ndimage
 
-from hrcam_lightning.data.frame import Frame, Framing, Grid
+from hrcam_lightning.data.frame import Affine, Frame, Framing, Grid
 from hrcam_lightning.errors import InputError
 
 CODES = ["".join(ends) for axes in permutations(("LR", "PA", "IS")) for ends in product(*axes)]
 SHAPE, SPACING = (5, 8, 7), (0.7, 1.3, 4.1)
 
 
-def affine_of(code: str, spacing: tuple[float, ...] = SPACING, tilt: float = 0.0) -> np.ndarray:
+def affine_of(code: str, spacing: tuple[float, ...] = SPACING, tilt: float = 0.0) -> Affine:
     """An affine whose axes point to `code`, turned by `tilt` radians about the first world axis."""
-    turn = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(tuple(code)), SHAPE)
+    turn = inv_ornt_aff(axcodes2ornt(tuple(code)), SHAPE)  # type: ignore[no-untyped-call]
     affine = np.linalg.inv(turn) @ np.diag([1, 1, 1, 1.0])
     affine[:3, :3] = np.sign(np.round(affine[:3, :3])) * np.array(spacing)
     affine[:3, 3] = 3.0, -20.0, 11.0
     rotation = np.eye(4)
     rotation[1:3, 1:3] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
-    return rotation @ affine
+    return np.asarray(rotation @ affine)
 
 
-def world(affine: np.ndarray, voxel: tuple[Any, ...]) -> np.ndarray:
-    return (affine @ [*voxel, 1.0])[:3]
+def world(affine: Affine, voxel: tuple[Any, ...]) -> Affine:
+    return np.asarray(affine @ [*voxel, 1.0])[:3]
 
 
-def frame_of(framing: Framing, shape: tuple[int, ...] = SHAPE, affine: np.ndarray | None = None) -> Frame:
+def frame_of(framing: Framing, shape: tuple[int, ...] = SHAPE, affine: Affine | None = None) -> Frame:
     return framing.of(Grid(shape, affine))
 
 
 def test_there_are_48_orientations() -> None:
     assert len(set(CODES)) == 48
-    assert all(nib.aff2axcodes(affine_of(code)) == tuple(code) for code in CODES)
+    assert all(
+        aff2axcodes(affine_of(code))  # type: ignore[no-untyped-call]
+        == tuple(code)
+        for code in CODES
+    )
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -68,7 +73,7 @@ def test_a_voxel_comes_back_to_itself_from_any_orientation(code: str, tilt: floa
         way = np.linalg.solve(frame.grid.affine[:3, :3], world(frame.grid.affine, peak) - world(affine, voxel))
         assert (abs(way) <= 0.5 * np.maximum(1, 1 / np.abs(frame.steps)) + 1e-6).all()
         back = frame.back(framed)
-        returned = np.unravel_index(np.nanargmax(back[0]), SHAPE)
+        returned = tuple(int(n) for n in np.unravel_index(np.nanargmax(back[0]), SHAPE))
         steps = np.abs(frame.steps)
         off = np.array(frame.starts) + np.array(frame.steps) * peak - np.array(returned)[list(frame.axes)]
         assert (abs(off) <= 0.5 * np.maximum(1, steps) + 1e-6).all()  # inside the network's voxel
@@ -83,7 +88,8 @@ def test_turning_is_nibabels(code: str) -> None:
     rng = np.random.default_rng(0)
     volume, affine = rng.random(SHAPE, dtype=np.float32), affine_of(code)
     frame = frame_of(Framing("RAS"), SHAPE, affine)
-    oracle = nib.as_closest_canonical(nib.Nifti1Image(volume, affine))
+    oracle = nib.as_closest_canonical(nib.Nifti1Image(volume, affine))  # type: ignore[no-untyped-call]
+    assert frame.grid.affine is not None
     np.testing.assert_array_equal(frame.image(volume[None])[0], oracle.get_fdata(dtype=np.float32))
     np.testing.assert_allclose(frame.grid.affine, oracle.affine, atol=1e-12)
     np.testing.assert_array_equal(frame.back(frame.image(volume[None]))[0], volume)

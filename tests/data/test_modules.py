@@ -115,7 +115,7 @@ def test_tensors_of_a_batch_move_and_the_rest_stays(tiny_set: Path) -> None:
     module = CaseDataModule(str(tiny_set / "cases.csv"), batch_size=3)
     batch = next(iter(module.val_dataloader()))
     moved = module.transfer_batch_to_device(batch, torch.device("meta"), 0)
-    assert {moved[name].device.type for name in ("image", "label", "mask")} == {"meta"}  # type: ignore[literal-required]
+    assert {moved[name].device.type for name in ("image", "label", "mask")} == {"meta"}
     assert moved["frame"][0].is_identity
     double = apply_to_collection(batch, torch.Tensor, lambda some: some.double())  # as precision plugins do
     assert double["image"].dtype == torch.float64

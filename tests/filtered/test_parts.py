@@ -258,7 +258,9 @@ def test_facts_are_those_of_the_cases_and_change_with_every_pixel() -> None:
         masks = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
         masks[0, 0, :2] = True
         label = torch.tensor([1, 0])
-        return [{"image": images, "label": label, "mask": masks, "case": ["a", "b"], "affine": [None, None]}]
+        return [
+            {"image": images, "label": label, "mask": masks, "case": ["a", "b"], "affine": [None, None], "frame": []}
+        ]
 
     facts = read_facts(batches(8.0), "train")
     assert (facts.names, facts.labels.tolist(), facts.areas.tolist()) == (["a", "b"], [1, 0], [8, 0])
