@@ -240,6 +240,8 @@ def test_what_cannot_be_predicted_is_said_in_a_sentence(
     out = ["--predictions.folder", str(tmp_path)]
     words = error_of(capsys, monkeypatch, *command(sliced, scan, *out, "--data.framing.orientation", "LPS"))
     assert "trained with data.framing" in words
+    words = error_of(capsys, monkeypatch, *command(sliced, scan, *out, "--data.slices", "coronal"))
+    assert "trained with data.slices axial, but coronal is asked for" in words
     main(command(sliced, scan, *out))
     (tmp_path / ".done-0.jsonl").write_text(json.dumps({"checkpoint": "of another"}) + "\n")
     assert "predictions of another checkpoint" in error_of(

@@ -198,11 +198,13 @@ class HrcamCLI(LightningCLI):
         Raises:
             InputError: If there are any, so that the exit code tells of them.
         """
-        unreadable = next(one.unreadable for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
+        writer = next(one for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
+        unreadable = writer.unreadable
         if unreadable:
             first = next(iter(sorted(unreadable)))
+            others = "the others are done" if writer.done else "and there are no others"
             raise InputError(
-                f"{len(unreadable)} of the scans could not be read, the others are done. {unreadable[first]} "
+                f"{len(unreadable)} of the scans could not be read, {others}. {unreadable[first]} "
                 "(all of them are in unreadable.csv; mend them and predict with --resume)"
             )
 

@@ -157,9 +157,14 @@ class LocalizationTask(LightningModule):
                 if own is None:
                     setattr(self, name, theirs)
                 elif theirs is not None and own != theirs:
+                    mend = (
+                        "--data.slices axial takes volumes as 2D images"
+                        if name == "dims"
+                        else (f"or set --data.{name} where the data module has it")
+                    )
                     raise InputError(
                         f"the model is made for {name} {own}, but the data have {theirs}: use the data that it was "
-                        f"trained for, or set --data.{name} where the data module has it"
+                        f"trained for; {mend}"
                     )
         if self.model is None:
             missing = [name for name in ("task", "classes", "channels", "dims") if getattr(self, name) is None]

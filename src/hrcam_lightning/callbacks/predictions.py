@@ -68,6 +68,7 @@ class PredictionWriter(Callback):
         self.folder, self.limits, self.resume = folder, limits, resume
         self.slice_score: SliceScore = slice_score
         self.unreadable: dict[str, str] = {}
+        self.done = 0
         self._scale: Limits = (-DEFAULT, DEFAULT)
         self._done: set[str] = set()
         self._sources: dict[str, str] = {}
@@ -173,6 +174,7 @@ class PredictionWriter(Callback):
             (folder / "unreadable.csv").unlink(missing_ok=True)
         self._log(trainer, folder, rows)
         earlier = f", {len(self._done)} of them before" if self._done else ""
+        self.done = len(done)
         Console().print(f"{len(done)} cases written to {folder}{earlier}", highlight=False, soft_wrap=True)
 
     def _hand_over(self, found: Prediction, task: LocalizationTask) -> None:

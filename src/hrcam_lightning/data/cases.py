@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
@@ -145,6 +145,23 @@ class CaseDataModule(LocalizationDataModule):
         return Layout(
             self.table.task, self.table.classes, channels=shape[0], dims=len(shape) - 1 if self.slices is None else 2
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also which slices the network has learnt from."""
+        return {**super().state_dict(), "slices": self.slices}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As for all data, but a network of axial slices is not shown coronal ones.
+
+        Raises:
+            InputError: If another plane is asked for, too.
+        """
+        super().load_state_dict(state_dict)
+        plane = state_dict.get("slices")
+        if None not in (plane, self.slices) and plane != self.slices:
+            raise InputError(
+                f"the checkpoint was trained with data.slices {plane}, but {self.slices} is asked for: give {plane}"
+            )
 
     @property
     def data_hash(self) -> str:
