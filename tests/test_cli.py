@@ -250,6 +250,8 @@ def test_several_classes_in_three_dimensions(tmp_path: Path, kind: str, monkeypa
 def test_wandb_offline_gets_panels_and_masks(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     overlay = Path(__file__).parents[1] / "configs/wandb.yaml"
+    sent: list[wandb.Artifact] = []
+    monkeypatch.setattr(wandb.Run, "log_artifact", lambda _, artifact: sent.append(artifact))
     Path("runs").mkdir()
     run = ["--trainer.default_root_dir", "runs/w", "--trainer.max_epochs", "1", "-c", str(overlay)]
     main(["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, *run])
@@ -257,12 +259,10 @@ def test_wandb_offline_gets_panels_and_masks(tmp_path: Path, tiny_set: Path, mon
     assert any("mask" in str(path) for path in files)
     assert any(path.name.startswith("maps") and path.suffix == ".png" for path in files)
     # The run's configuration, the hash of its data and its best checkpoint, which wait for `wandb sync`.
-    wandb.finish()
-    (log,) = Path("runs/wandb").rglob("*.wandb")
-    record = log.read_bytes()
-    assert json.loads((tiny_set / "dataset.json").read_text())["hash"].encode() in record
-    assert b"default_root_dir" in record
-    assert f"best-{log.stem.removeprefix('run-')}".encode() in record
+    assert wandb.run is not None
+    assert wandb.run.config["data_hash"] == json.loads((tiny_set / "dataset.json").read_text())["hash"]
+    assert wandb.run.config["settings"]["trainer"]["default_root_dir"] == "runs/w"
+    assert [(artifact.type, list(artifact.manifest.entries)) for artifact in sent] == [("model", ["best.ckpt"])]
 
 
 def test_an_epoch_without_validation_shows_no_figures_of_another(

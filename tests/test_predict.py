@@ -271,6 +271,7 @@ def test_windows_and_another_crop_for_a_network_of_volumes(tmp_path: Path) -> No
     assert np.isfinite(voxels).all()
 
 
+@pytest.mark.usefixtures("_no_wandb")
 def test_overlays_and_rows_go_to_wandb(sliced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: dict[str, object] = {}
 
