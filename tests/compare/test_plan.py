@@ -102,9 +102,9 @@ def test_the_plan_holds_every_job_with_its_command(tmp_path: Path) -> None:
     comparison = read_comparison(_write(tmp_path))
     plan = make_plan(comparison, Path("out"), {"demo": "h"}, "1", _resolve)
     assert [job.name for job in plan.jobs] == [
-        f"demo/{name}/seed_{seed}" for name in ("ours", "cam", "cured") for seed in (0, 1)
+        f"demo/{name}/seed_{seed}" for seed in (0, 1) for name in ("ours", "cam", "cured")
     ]
-    cam, cured = plan.jobs[3], plan.jobs[5]
+    cam, cured = plan.jobs[4], plan.jobs[5]
     common = "--data.cases set/cases.csv --seed_everything 1 --trainer.default_root_dir out/demo"
     assert " ".join(cam.training()) == (
         f"fit -c a.yaml -c b.yaml --trainer.max_epochs 1 --model.decoder CAM {common}/cam/seed_1 "

@@ -151,7 +151,7 @@ def _resumable(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a comparison, bases first."""
+    """All jobs of a comparison, seed by seed and bases first."""
 
     jobs: tuple[Job, ...]
     floors: frozenset[str] = field(default_factory=frozenset)
@@ -185,9 +185,10 @@ def make_plan(
         except InputError as error:
             raise InputError(f"experiments.{one.name}: {error}") from None
     for data in comparison.data:
-        for one in comparison.experiments:
-            words, resolved, rows = laid[one.name]
-            for seed in comparison.seeds:
+        # Seed by seed: what is stopped early is the whole table of fewer seeds.
+        for seed in comparison.seeds:
+            for one in comparison.experiments:
+                words, resolved, rows = laid[one.name]
                 base = jobs[data.name, one.retrofit, seed] if one.retrofit else None
                 facts = [version, hashes[data.name], resolved, list(rows), seed, base.key if base else None]
                 key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
