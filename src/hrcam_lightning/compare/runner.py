@@ -55,14 +55,37 @@ class JobError(Exception):
         self.state = state
 
 
-def run_job(job: Job, state: State, budget_minutes: float | None, lock: int) -> Record:
+def run_here(
+    jobs: Sequence[Job], budget_minutes: float | None, lock: int, begin: Callable[[Job], None]
+) -> Iterator[tuple[Job, Record]]:
+    """Bring jobs to their end on this machine, one after another; what is finished is not done again.
+
+    Args:
+        jobs: Bases first.
+        budget_minutes: What each may take, earlier attempts included; None for any time.
+        lock: File that their processes hold open.
+        begin: Told which one is about to run.
+
+    Yields:
+        Each job and its record, as they end.
+    """
+    for job in jobs:
+        record = read_record(job.folder)
+        state = job.state(record, budget_minutes)
+        if record is None or state not in ("finished", "over budget"):
+            begin(job)
+            record = run_job(job, state, budget_minutes, lock)
+        yield job, record
+
+
+def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | None) -> Record:
     """Bring a job to its end, from where it is.
 
     Args:
         job: What is to be done.
         state: Where it is.
         budget_minutes: What it may take, earlier attempts included; None for any time.
-        lock: File that its processes hold open.
+        lock: File that its processes hold open; None if there is none, as on another machine.
 
     Returns:
         What it has written to its record.
@@ -121,7 +144,7 @@ def _raise(ended: str | None, budget_minutes: float | None) -> None:
         raise JobError("failed", ended)
 
 
-def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int) -> tuple[float, str | None]:
+def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int | None) -> tuple[float, str | None]:
     """Run ``hrcam`` with these words.
 
     Returns:
@@ -133,7 +156,8 @@ def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int) -
         log.flush()
         process = subprocess.Popen(
             [*HRCAM, *words],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            pass_fds=() if lock is None else [lock],
         )  # fmt: skip
         try:
             code: int | None = process.wait(limit if limit is None else max(0.0, limit))
