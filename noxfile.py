@@ -66,7 +66,7 @@ def compare_small(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True, default=False)
 def docs(session: nox.Session) -> None:
-    """The documentation as a site in build/docs; warnings are errors. Docstrings are read, so that torch is not needed."""
+    """The documentation as a site in build/docs; warnings are errors. It needs no torch."""
     _install(session, "docs", package=False)
     session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
