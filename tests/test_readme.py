@@ -166,7 +166,7 @@ def test_the_tutorial_on_scans_of_ones_own(capsys: pytest.CaptureFixture[str]) -
         if case.lesions and index < 24:
             Path("masks", label).mkdir(parents=True, exist_ok=True)
             mask = nib.Nifti1Image(case.masks[0].astype("uint8"), case.affine)  # type: ignore[no-untyped-call]
-            nib.save(mask, Path("masks", label, name))  # type: ignore[no-untyped-call]
+            nib.save(mask, Path("masks", label, name))
     page = ROOT / "docs/own-scans.md"
     _follow(page)
     (shown,) = blocks(page, "csv")
