@@ -24,6 +24,12 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
     return [Block(*one) for one in found if language in (None, one[0])]
 
 
+def lines(block: Block) -> list[str]:
+    """The lines of a shell block, those that a backslash goes on with put together."""
+    whole = re.sub(r"\\\n\s*", "", block.text)
+    return [line.strip() for line in whole.splitlines() if line.strip()]
+
+
 def commands(page: Path) -> list[str]:
     """The lines of the page's shell blocks in order."""
-    return [line.strip() for block in blocks(page, "sh") for line in block.text.splitlines() if line.strip()]
+    return [line for block in blocks(page, "sh") for line in lines(block)]
