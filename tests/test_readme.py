@@ -8,6 +8,7 @@ import json
 import re
 import runpy
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.command_line import rows_of
 from tests.conftest import SPEC
 from tests.pages import PAGES, ROOT, blocks, commands, lines
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GIVEN = {"--data", "--data.cases", "--model.backbone.width", "--model.decoder.global_pooling"}
 """Options that `--help` shows only for the class that is chosen."""
 OF_CLASSES = {"--data.train", "--model.pooling.peak", "--trainer.callbacks.radius", "--trainer.callbacks.sanity"}
@@ -74,6 +76,9 @@ def test_every_line_of_the_shell_is_of_a_kind_that_is_looked_at(page: Path) -> N
         elif command == "nox":
             assert words[0] == "-s"
             assert {word.replace("-", "_") for word in words[1:]} <= sessions, line
+        elif command == "pip" and words[1].startswith("hrcam-lightning"):
+            wanted = re.findall(r"[\w-]+", words[1].removeprefix("hrcam-lightning"))
+            assert set(wanted) <= set(PROJECT["optional-dependencies"]), line
         elif command == "python":
             assert words in [[block.title] for block in blocks(page, "python") if block.title], line
         else:
