@@ -22,6 +22,7 @@ from hrcam_lightning.compare.plan import check_records, make_plan, read_record
 from hrcam_lightning.compare.runner import alone, run_here
 from hrcam_lightning.compare.schema import read_comparison
 from hrcam_lightning.compare.scores import read_run
+from hrcam_lightning.compare.studies import read_study
 from hrcam_lightning.compare.table import COSTS, leaderboard_table, write_costs, write_leaderboard
 from hrcam_lightning.errors import InputError
 
@@ -164,14 +165,15 @@ def _conclude(plan: Plan, comparison: Comparison, data: DataSet, folder: Path, c
     cases: tuple[str, ...] | None = None
     for job, record in zip(jobs, records, strict=True):
         if record.state == "finished":
-            made = read_run(job.folder / "test")
-            cases = cases or made.cases
-            if made.cases == cases:
-                runs.setdefault(job.experiment, {})[job.seed] = made
-                sizes[job.experiment] = record.parameters
+            made = read_study(job.results, job.experiment) if job.study else {job.row: read_run(job.results)}
+            cases = cases or made[job.row].cases
+            if made[job.row].cases == cases:
+                for name, one in made.items():
+                    runs.setdefault(name, {})[job.seed] = one
+                sizes[job.row] = record.parameters
                 continue
             record = replace(record, reason="its test cases are others than those of the first run")
-        reasons.setdefault(job.experiment, []).append(f"seed {job.seed}: {record.reason}")
+        reasons.setdefault(job.row, []).append(f"seed {job.seed}: {record.reason}")
     rows = leaderboard(runs, comparison.reference, plan.floors) if runs else []
     rows = [replace(row, parameters=sizes.get(row.name), reason="; ".join(reasons.get(row.name, []))) for row in rows]
     rows += [Row(name, "failed", reason="; ".join(texts)) for name, texts in reasons.items() if name not in runs]

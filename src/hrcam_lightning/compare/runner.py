@@ -92,7 +92,7 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
     """
     record = read_record(job.folder)
     if state != "continue" or record is None:
-        if record is not None:
+        if record is not None and not job.study:  # a study knows which of its trainings are still good
             _remove(job.folder)
         record = Record(job.key, job.data_hash)
     record = replace(lost_seconds(record, job.folder), state="started", reason="")
@@ -100,7 +100,7 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
     try:
         if job.base is not None:
             _check_base(job.base)
-        if not record.fitted:
+        if job.study or not record.fitted:
             record = replace(record, begun=time.time())
             record.write(job.folder)
             words = job.training(resume=(job.folder / "last.ckpt").is_file())
@@ -108,11 +108,13 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
             record = replace(record, begun=0.0, fitted=ended is None, train_seconds=record.train_seconds + seconds)
             record.write(job.folder)
             _raise(ended, budget_minutes)
-        seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
-        record = replace(record, test_seconds=seconds)
-        _raise(ended, budget_minutes)
-        parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
-        record = replace(record, state="finished", parameters=parameters, map_cost=map_cost)
+        if not job.study:
+            seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
+            record = replace(record, test_seconds=seconds)
+            _raise(ended, budget_minutes)
+            parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
+            record = replace(record, parameters=parameters, map_cost=map_cost)
+        record = replace(record, state="finished")
     except JobError as error:
         record = replace(record, state=error.state, reason=str(error))
     record.write(job.folder)
