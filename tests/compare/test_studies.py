@@ -122,6 +122,8 @@ def test_how_far_a_study_is(tmp_path: Path) -> None:
     (job.folder / "filtered_retrain/maps/fold_0-x.npy").touch()
     assert job.state(mine, None) == "continue"
     assert lost_seconds(mine, job.folder).train_seconds == pytest.approx(35, abs=2)
+    again = replace(mine, begun=time.time() + 30)  # killed before it had finished another
+    assert lost_seconds(again, job.folder).train_seconds == 5
     finished = replace(mine, state="finished", fitted=True)
     assert job.state(finished, None) == "continue"
     (job.folder / "filtered_retrain/metrics.json").touch()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from hrcam_lightning.data import CaseDataModule, PhantomDataModule
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.filtered import StudyTrainer, study
 from hrcam_lightning.filtered.filters import KINDS
+from hrcam_lightning.filtered.report import _tested
 from hrcam_lightning.filtered.training import StudyData, explain_to, train
 from tests.command_line import CASES, SMALL, error_of, rows_of
 
@@ -165,6 +167,15 @@ def _figures_are_those_of_the_logits(folder: Path, tiny_set: Path) -> None:
     assert {row["fold"] for row in overlaps if row["split"] == "train"} <= {"0", "1"}
     table = (folder / "table.md").read_text()
     assert f"| truth_inside | {metrics['auroc']['truth_inside']['value']:.3f} [" in table
+
+
+def test_test_cases_stand_with_whose_they_are() -> None:
+    facts = SimpleNamespace(names=["a", "b"], subjects=["p", "p"], labels=np.array([0, 1]))
+    findings = SimpleNamespace(facts={"test": facts}, logits={"inside": np.array([[0.25, -2.0], [1.0, 3.0]])})
+    assert _tested(findings, 4) == [  # type: ignore[arg-type]
+        {"case": "a", "subject": "p", "label": 0, "inside/seed_4": "0.25", "inside/seed_5": "1"},
+        {"case": "b", "subject": "p", "label": 1, "inside/seed_4": "-2", "inside/seed_5": "3"},
+    ]
 
 
 def test_from_python_in_3d_by_another_explainer_a_killed_study_goes_on(tmp_path: Path, spec_path: Path) -> None:
