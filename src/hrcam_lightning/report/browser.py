@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
 Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
@@ -29,6 +32,7 @@ class CaseView:
     size_mm: float | None = None
     dprime: float | None = None
     facts: Mapping[str, str | float] = field(default_factory=dict)
+    affine: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,10 @@ class MapKind:
     """A kind of map."""
 
     name: str
-    threshold: float | None
+    threshold: float | Mapping[str, float] | None
     unit: str
     floor: bool = False
-    scale: tuple[float, float] = (-1.0, 1.0)
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
