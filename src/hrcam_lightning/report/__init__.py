@@ -1,1 +1,1 @@
-"""``hrcam report``: a run, a comparison or predictions as one page that opens from disk."""
+"""One page of a run or a comparison, to be read in any browser, without a network."""

@@ -31,7 +31,7 @@ def scripts() -> tuple[str, ...]:
     """What draws the figures: Plotly itself, and a few lines of ours."""
     from plotly.offline import get_plotlyjs  # late: no other command needs it
 
-    return str(get_plotlyjs()), files("hrcam_lightning.report").joinpath("plots.js").read_text(encoding="utf-8")
+    return str(get_plotlyjs()), (files(__package__) / "assets" / "plots.js").read_text(encoding="utf-8")
 
 
 def figure_html(figure: go.Figure, name: str) -> str:
