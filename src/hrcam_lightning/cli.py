@@ -358,7 +358,7 @@ def _built(words: Sequence[str]) -> Built:
     # Meant for a script that calls main() by mistake; this call is no mistake.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     made = _cli(BuiltCLI, words)
-    return Built(made.trainer, made.model, made.datamodule, Path(made.config["test"]["ckpt_path"]))  # type: ignore[arg-type]
+    return Built(made.trainer, made.model, made.datamodule, Path(made.config["test"]["ckpt_path"]))
 
 
 def console() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,6 +13,8 @@ from rich.console import Console
 
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable
+from hrcam_lightning.report.comparison import sets_of, write_comparison
+from hrcam_lightning.report.predictions import PREDICTIONS, write_predictions
 from hrcam_lightning.report.run import write_run
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "Write a run, a comparison or predictions as one page with tables, curves and a case browser."
 PAGE = "report.html"
+Page = tuple[Path, Callable[[Path], tuple[int, str]]]
+"""Where to, and what writes it: gives its size and a sentence about its cases."""
 LARGE = 10_000_000
 """Bytes above which a page is slow to open, and to mail."""
 
@@ -44,14 +50,42 @@ def run(args: Sequence[str], build: Build) -> None:
     folder: Path = arguments.folder
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give that of a run, of a comparison or of predictions")
-    started = time.monotonic()
-    out: Path = arguments.out or folder / PAGE
-    check_writable(out.parent)
-    size, about = write_run(folder, out, arguments.cases, arguments.ckpt_path, build)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(about, markup=False)
-    seconds = time.monotonic() - started
-    console.print(f"Page: {out} ({size / 1e6:.1f} MB, {seconds:.0f} s)", markup=False)
+    for out, write in _pages(folder, arguments, build):
+        started = time.monotonic()
+        check_writable(out.parent)
+        size, about = write(out)
+        console.print(about, markup=False)
+        console.print(f"Page: {out} ({size / 1e6:.1f} MB, {time.monotonic() - started:.0f} s)", markup=False)
+        if size > LARGE:
+            console.print("It is large to open and to mail: --cases makes it smaller.")
+
+
+def _pages(folder: Path, arguments: argparse.Namespace, build: Build) -> list[Page]:
+    """What is to be written, and by whom.
+
+    Raises:
+        InputError: If the folder is of none of the kinds, or an option does not fit it.
+    """
+    out, limit = arguments.out, arguments.cases
+    if (folder / PREDICTIONS).is_file():
+        return [(out or folder / PAGE, lambda page: write_predictions(folder, page, limit))]
+    if (folder / "config.yaml").is_file():
+        checkpoint = arguments.ckpt_path or "best"
+        return [(out or folder / PAGE, lambda page: write_run(folder, page, limit, checkpoint, build))]
+    sets = sets_of(folder)
+    if not sets:
+        raise InputError(
+            f"{folder} holds no run (config.yaml), no comparison (leaderboard.csv in the folder of a set) and no "
+            f"predictions ({PREDICTIONS}): give the folder that hrcam fit, compare or predict has written"
+        )
+    if out and len(sets) > 1:
+        raise InputError(f"{folder} holds {len(sets)} sets, a page each: give one of them with --out, as {sets[0]}")
+    return [(out or one / PAGE, partial(_comparison, one, limit, build)) for one in sets]
+
+
+def _comparison(folder: Path, limit: int | None, build: Build, page: Path) -> tuple[int, str]:
+    return write_comparison(folder, page, limit, build)
 
 
 def _parser() -> _Parser:
@@ -63,7 +97,9 @@ def _parser() -> _Parser:
         help="how many cases can be browsed; if not given as many as make a page of some 10 MB, 400 at most",
     )  # fmt: skip
     parser.add_argument(
-        "--ckpt_path", default="best", metavar="FILE", help="checkpoint that was tested: a file, best or last (best)"
+        "--ckpt_path",
+        metavar="FILE",
+        help="of a run: the checkpoint that was tested; a file, best (if not given) or last",
     )
     return parser
 

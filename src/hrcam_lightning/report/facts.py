@@ -125,10 +125,11 @@ def order_of(outcomes: Mapping[str, str]) -> list[str]:
 
     So any first N hold as many errors as others, or all there are; which ones depends on nothing but their names.
     """
-    errors = _by_hash(case for case, outcome in outcomes.items() if outcome in ERRORS)
-    others = _by_hash(case for case, outcome in outcomes.items() if outcome not in ERRORS)
+    errors = by_hash(case for case, outcome in outcomes.items() if outcome in ERRORS)
+    others = by_hash(case for case, outcome in outcomes.items() if outcome not in ERRORS)
     return [case for pair in zip_longest(errors, others) for case in pair if case is not None]
 
 
-def _by_hash(cases: Iterable[str]) -> list[str]:
+def by_hash(cases: Iterable[str]) -> list[str]:
+    """Names in an order that nothing but they decide."""
     return sorted(cases, key=lambda case: hashlib.sha256(case.encode()).hexdigest())

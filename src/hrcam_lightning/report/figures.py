@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.callbacks.curves import Curves
     from hrcam_lightning.compare.scores import Run
+    from hrcam_lightning.metrics import ReliabilityBin
     from hrcam_lightning.metrics.estimate import Ints
+    from hrcam_lightning.report.tables import Cells
 
 NO_CURVES = "There is no curve to draw: no positive case has a mask."
 CALIBRATION = (
@@ -57,7 +59,8 @@ def calibration_section(runs: Mapping[str, Run], classes: Sequence[str]) -> Sect
         runs: By name of an experiment; of a single run the name is not told.
         classes: Names of the K classes.
     """
-    bins, rows = {}, []
+    bins: dict[str, list[ReliabilityBin]] = {}
+    rows: list[Cells] = []
     for title, run in runs.items():
         subject = _numbered(run.subjects)
         for k, class_name in enumerate(classes):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.data import Batch, LocalizationDataModule
     from hrcam_lightning.decoders import Decoder
-    from hrcam_lightning.report.browser import Bools, Floats
+    from hrcam_lightning.report.arrays import Bools, Floats
     from hrcam_lightning.report.tested import Tested
     from hrcam_lightning.task import LocalizationTask, StepOutput
 
@@ -83,18 +83,20 @@ class MapCollector(Callback):
         limit: How many are taken; None for as many as make a page of some 10 MB.
         explainers: What is mapped beside the model.
         with_levels: Keep what each level adds.
+        others: Maps of other networks that a page holds of each case.
         seen: What was kept, by case.
         probabilities: Of every case, (K,).
-        bias: (K,), what the evidence has beyond the maps.
+        thresholds: (K,), from which a lesion counts as found in the model's evidence; NaN where there is none.
     """
 
     order: Sequence[str]
     limit: int | None
     explainers: Sequence[Explainer]
     with_levels: bool
+    others: int = 0
     seen: dict[str, SeenMaps] = field(default_factory=dict)
     probabilities: dict[str, Floats] = field(default_factory=dict)
-    bias: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    thresholds: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     _finder: ScaleFinder = field(default_factory=ScaleFinder)
     _wanted: frozenset[str] | None = None
 
@@ -116,12 +118,12 @@ class MapCollector(Callback):
         output, network = outputs["output"], pl_module.network
         probabilities = pl_module.probabilities(output.logits).float().cpu().numpy()
         self.probabilities |= dict(zip(batch["case"], probabilities, strict=True))
-        self.bias = output.bias.float().cpu().numpy()
+        self.thresholds = _array(pl_module.thresholds + output.bias)
         self._finder.update(batch["case"], one_hot(batch["label"], output.maps.shape[1]), output, network)
         names = level_names(network.decoder) if self.with_levels else []
         if self._wanted is None:
-            arrays = 2 + len(self.explainers) + len(names)
-            count = self.limit or self._affordable(arrays * output.maps[0].numel())
+            arrays = 2 + len(self.explainers) + len(names) + self.others
+            count = self.limit or affordable(arrays * output.maps[0].numel())
             self._wanted = frozenset(self.order[:count])
         rows = [row for row, case in enumerate(batch["case"]) if case in self._wanted]
         if not rows:
@@ -144,9 +146,10 @@ class MapCollector(Callback):
                 {name: one[place] for name, one in added.items()},
             )
 
-    @staticmethod
-    def _affordable(values: int) -> int:
-        return max(1, min(MOST, VALUES // values))
+
+def affordable(values: int) -> int:
+    """How many cases of so many values each make a page of some 10 MB; at most 400."""
+    return max(1, min(MOST, VALUES // values))
 
 
 def level_names(decoder: Decoder) -> list[str]:
@@ -162,7 +165,9 @@ def level_names(decoder: Decoder) -> list[str]:
     return [f"{name} ({number})" if strides.count(name) > 1 else name for number, name in enumerate(strides, 1)]
 
 
-def collect(tested: Tested, built: Built, order: Sequence[str], limit: int | None, *, alone: bool) -> MapCollector:
+def collect(
+    tested: Tested, built: Built, order: Sequence[str], limit: int | None, others: int | None = None
+) -> MapCollector:
     """Map the test cases once more.
 
     Args:
@@ -170,13 +175,13 @@ def collect(tested: Tested, built: Built, order: Sequence[str], limit: int | Non
         built: Of the run's configuration and checkpoint.
         order: Cases, those to be taken first.
         limit: How many are taken; None for as many as make a page of some 10 MB.
-        alone: Take explainers and levels along; else the model's map alone.
+        others: Networks that are shown beside it, without explainers and levels then; None for the run by itself.
 
     Raises:
         InputError: If the checkpoint does not say of the cases what the test said.
     """
-    explainers = [one.explainer for one in tested.maps if one.explainer is not None] if alone else []
-    collector = MapCollector(order, limit, explainers, with_levels=alone)
+    explainers = [one.explainer for one in tested.maps if one.explainer is not None] if others is None else []
+    collector = MapCollector(order, limit, explainers, with_levels=others is None, others=others or 0)
     trainer = built.trainer
     bars = [one for one in trainer.callbacks if isinstance(one, ProgressBar)]  # type: ignore[attr-defined]
     trainer.callbacks = [collector, *bars]  # type: ignore[attr-defined]

@@ -23,6 +23,13 @@ INK = "#010203"
 GRID = "rgba(128, 128, 128, 0.25)"
 DASHES = ("dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
+TITLES = {
+    "recall_by_dprime": "recall against d′, at the validation threshold",
+    "recall_by_size_mm": "recall against size, at the validation threshold",
+    "recall_by_voxels": "recall against size, at the validation threshold",
+    "pointing_by_dprime": "pointing against d′, cases with one lesion",
+}
+"""Where those of `PANELS` are too short to stand alone."""
 Style = dict[str, Any]
 
 
@@ -40,9 +47,10 @@ def figure_html(figure: go.Figure, name: str) -> str:
     return f'<div class="plot" id="{name}"></div><script type="application/json" data-figure="{name}">{data}</script>'
 
 
-def plots_html(figures: Mapping[str, go.Figure]) -> str:
-    """Figures side by side, by name."""
-    return f'<div class="plots">{"".join(figure_html(figure, name) for name, figure in figures.items())}</div>'
+def plots_html(figures: Mapping[str, go.Figure], beside: str = "") -> str:
+    """Figures side by side, by name, and HTML beside them."""
+    drawn = "".join(f"<div>{figure_html(figure, name)}</div>" for name, figure in figures.items())
+    return f'<div class="plots">{drawn}{f"<div>{beside}</div>" if beside else ""}</div>'
 
 
 def styles_of(names: Sequence[str], floors: Collection[str]) -> dict[str, Style]:
@@ -64,7 +72,7 @@ def styles_of(names: Sequence[str], floors: Collection[str]) -> dict[str, Style]
 def curve_figure(panel: str, curves: Mapping[str, Sequence[Point]], styles: Mapping[str, Style]) -> go.Figure:
     """One panel of `PANELS`: steps of a FROC or LROC, or shares in bins with their intervals."""
     about = PANELS[panel]
-    figure = _figure(about.title, about.x, about.y)
+    figure = _figure(TITLES.get(panel, about.title), about.x.removesuffix(" (above: lesions)"), about.y)
     for number, (name, points) in enumerate(curves.items()):
         style = styles[name]
         if points[0].n:
@@ -79,7 +87,7 @@ def curve_figure(panel: str, curves: Mapping[str, Sequence[Point]], styles: Mapp
     first = next(iter(curves.values()))
     if first[0].n:
         edges = sorted({edge for point in first for edge in (point.x, point.x_to)})
-        figure.update_xaxes(tickvals=edges, ticktext=[f"{edge:.3g}" for edge in edges])
+        figure.update_xaxes(tickvals=edges, ticktext=[f"{edge:.3g}" for edge in edges], range=[edges[0], edges[-1]])
     return figure
 
 
@@ -136,6 +144,18 @@ def calibration_figure(bins: Mapping[str, Sequence[ReliabilityBin]], styles: Map
     return figure
 
 
+def histogram_figure(values: Mapping[str, Sequence[float]], styles: Mapping[str, Style]) -> go.Figure:
+    """How probabilities are spread, in bins of 0.05."""
+    figure = _figure("probabilities", "probability", "cases")
+    for name, own in values.items():
+        bins = {"start": 0, "end": 1.0001, "size": 0.05}
+        figure.add_histogram(x=list(own), name=name, xbins=bins, marker={"color": styles[name]["color"]}, opacity=0.7)
+    figure.update_layout(barmode="overlay")
+    figure.update_xaxes(range=[-0.02, 1.02])
+    figure.update_yaxes(range=None, autorange=True)
+    return figure
+
+
 def difference_figure(metric: str, reference: str, differences: Mapping[str, Estimate]) -> go.Figure:
     """How far rows lie from the reference, with intervals; 0 is drawn."""
     names = list(differences)[::-1]  # the first row on top
@@ -173,7 +193,8 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
     figure = go.Figure()
     figure.update_layout(
         template="none",
-        title={"text": title, "font": {"size": 14}},
+        title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper"},
+        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": "#808080", "activecolor": COLOURS[0]},
         font={"size": 12},
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import numpy as np
 import torch
 
 from hrcam_lightning import __version__
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from hrcam_lightning.metrics.estimate import Floats
+    from hrcam_lightning.report.arrays import Floats
     from hrcam_lightning.report.facts import CaseFacts
     from hrcam_lightning.report.maps import Build, Built, SeenMaps
     from hrcam_lightning.report.tested import Tested, TestedMap
 
+VERSIONS = (
+    f"hrcam-lightning {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
+    f"Python {platform.python_version()}"
+)
 FIGURES = (
     "Every figure is the one that hrcam test wrote to metrics.json, with its 95 % interval over subjects; "
     "docs/metrics.md says what each is. Floors are maps that have not seen the disease."
@@ -59,13 +63,13 @@ def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build
     """
     tested = read_tested(folder)
     built = build(test_words(folder, checkpoint))
-    made = collect(tested, built, order_of(outcomes_of(tested)), limit, alone=True)
+    made = collect(tested, built, order_of(outcomes_of(tested)), limit)
     classes = built.task.classes
     assert classes is not None
     facts = case_facts(tested, classes, {case: one.spacing for case, one in made.seen.items()})
     cases = [_view(case, made.seen[case], facts[case], classes, made.offsets()) for case in sorted(made.seen)]
     kinds = [
-        kind_of(one, one.name, classes, made.bias)
+        kind_of(one, one.name, classes, made.thresholds)
         for one in tested.maps
         if one.name == MODEL or one.explainer is not None
     ]
@@ -75,7 +79,7 @@ def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build
         about += f" Not shown, for the test did not say how they are made: {', '.join(unknown)}."
     maps = [one.name for one in tested.maps]
     sections = [
-        Section("What was run", _what(tested, built), "run"),
+        Section("What was run", what_html(tested, built), "run"),
         Section(
             "Figures",
             figures_html(tested.figures, maps, tested.floors)
@@ -144,28 +148,30 @@ def _view(
     )
 
 
-def kind_of(made: TestedMap, name: str, classes: Sequence[str], bias: Floats) -> MapKind:
-    """How a map is shown. The model's is shown with its bias, as in all pictures, and so is its threshold."""
-    own = made.name == MODEL
-    limits = dict(zip(classes, made.thresholds, strict=True)) if made.thresholds else {}
-    shifts = dict(zip(classes, bias.tolist() if own else [0.0] * len(classes), strict=True))
-    threshold = {name: limit + shifts[name] for name, limit in limits.items() if np.isfinite(limit)}
-    return MapKind(name, threshold or None, "logit" if own else "", floor=made.floor)
+def kind_of(made: TestedMap, name: str, classes: Sequence[str], own: Floats) -> MapKind:
+    """How a map is shown.
+
+    Args:
+        made: The map.
+        name: That it goes by in the browser.
+        classes: Names of the K classes.
+        own: (K,) thresholds of the model's evidence.
+    """
+    model = made.name == MODEL
+    limits = own.tolist() if model else made.thresholds or []
+    threshold = {label: limit for label, limit in zip(classes, limits, strict=False) if math.isfinite(limit)}
+    return MapKind(name, threshold or None, "logit" if model else "", floor=made.floor)
 
 
-def _what(tested: Tested, built: Built) -> str:
+def what_html(tested: Tested, built: Built) -> str:
     """Configuration, data and versions."""
-    config, data = tested.config, built.data
+    config = tested.config
     model, trainer = config.get("model", {}), config.get("trainer", {})
     content = torch.load(built.checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    sight = config.get("data", {}).get("init_args", {})
     facts = {
         "run": str(tested.folder),
         "checkpoint": f"{built.checkpoint} (epoch {content['epoch']}, step {content['global_step']:,})",
-        "data": str(sight.get("cases") or config.get("data", {}).get("class_path", "")),
-        "data hash": data.data_hash,
-        "test cases": f"{len(tested.scores.cases):,} of {len(set(tested.scores.subjects)):,} subjects",
-        "task": f"{built.task.task}: {', '.join(built.task.classes or ())}",
+        **data_facts(tested, built),
         "backbone": _part(model.get("backbone")),
         "decoder": _part(model.get("decoder")),
         "pooling": _part(model.get("pooling")),
@@ -173,10 +179,20 @@ def _what(tested: Tested, built: Built) -> str:
         "seed": str(config.get("seed_everything", "")),
         "epochs": str(trainer.get("max_epochs", "")),
         "trained with": f"lightning {content['pytorch-lightning_version']}",
-        "this page": f"hrcam-lightning {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
-        f"Python {platform.python_version()}",
+        "this page": VERSIONS,
     }
     return facts_html(facts) + folded("config.yaml", yaml_html(config))
+
+
+def data_facts(tested: Tested, built: Built) -> dict[str, str]:
+    """What the data are known by."""
+    data, scores = tested.config.get("data", {}), tested.scores
+    return {
+        "data": str((data.get("init_args") or {}).get("cases") or data.get("class_path", "")),
+        "data hash": built.data.data_hash,
+        "test cases": f"{len(scores.cases):,} of {len(set(scores.subjects)):,} subjects",
+        "task": f"{built.task.task}: {', '.join(built.task.classes or ())}",
+    }
 
 
 def _part(settings: Any) -> str:  # noqa: ANN401 - whatever the file holds

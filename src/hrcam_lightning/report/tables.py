@@ -36,7 +36,11 @@ class Cell(NamedTuple):
     strong: bool = False
 
 
-def table_html(header: Sequence[Cell | str], rows: Sequence[Sequence[Cell | str]], caption: str = "") -> str:
+Cells = list["Cell | str"]
+"""A row."""
+
+
+def table_html(header: Cells, rows: Sequence[Cells], caption: str = "") -> str:
     """A table; the first column names its rows, the others are set to the right."""
     head = "".join(f'<th scope="col">{_cell(one)}</th>' for one in header)
     body = "".join(
@@ -77,11 +81,12 @@ def figures_html(figures: Mapping[str, Mapping[str, Entry]], maps: Sequence[str]
     """The main figures of a test: a row a map, then the ideal observer and the share of it that the model reaches."""
     own = figures[MODEL]
     shown = [name for name in MAIN if name in own]
-    header = [Cell("map"), *(Cell(name, f"n = {own[name]['n']}" if "n" in own[name] else "") for name in shown)]
-    rows: list[list[Cell | str]] = []
+    header: Cells = ["map", *(Cell(name, f"n = {own[name]['n']}" if "n" in own[name] else "") for name in shown)]
+    rows: list[Cells] = []
     for name in maps:
-        label = Cell(name, "floor") if name in floors else name
-        rows.append([label, *(entry_cell(figures[name].get(metric)) for metric in shown)])
+        rows.append(
+            [Cell(name, "floor" * (name in floors)), *(entry_cell(figures[name].get(metric)) for metric in shown)]
+        )
     if figures.get("ceiling"):
         kind = next(str(entry.get("kind", "")) for entry in figures["ceiling"].values()).replace("_", " ")
         rows.append([Cell("ideal observer", kind), *(_defined(figures["ceiling"].get(metric)) for metric in shown)])
@@ -94,7 +99,7 @@ def all_figures_html(figures: Mapping[str, Mapping[str, Entry]]) -> str:
     """Every figure of a test: a row a figure, a column a map."""
     homes = [name for name, entries in figures.items() if entries]
     metrics = list(dict.fromkeys(metric for name in homes for metric in figures[name]))
-    rows = [[metric, *(entry_cell(figures[name].get(metric)) for name in homes)] for metric in metrics]
+    rows: list[Cells] = [[metric, *(entry_cell(figures[name].get(metric)) for name in homes)] for metric in metrics]
     return table_html(["figure", *homes], rows)
 
 

@@ -112,8 +112,8 @@ def read_curves(path: Path) -> Curves:
     curves: Curves = {}
     for row in _rows(path):
         if row["curve"] in PANELS:
-            values = (float(row[name]) if row[name] else math.nan for name in ("x", "x_to", "y", "low", "high"))
-            point = Point(*values, n=int(row["n"] or 0))
+            x, x_to, y, low, high = (float(row[name] or math.nan) for name in ("x", "x_to", "y", "low", "high"))
+            point = Point(x, x_to, y, low, high, int(row["n"] or 0))
             curves.setdefault(row["curve"], {}).setdefault(row["map"], []).append(point)
     return curves
 
