@@ -21,8 +21,8 @@ FINE, GREY, COARSE = 255, 127, 63
 def pack(values: Floats | Bools, where: str, steps: int = FINE) -> Packed:
     """Quantise linearly between the array's own lowest and highest value, and compress.
 
-    A value is ``low + (high - low) * byte / steps``, at most half a step off. The bytes are differences to the neighbour
-    along each axis, modulo steps + 1, in C order: maps are smooth, and that halves them.
+    A value is ``low + (high - low) * byte / steps``, at most half a step off. The bytes are differences to the
+    neighbour along each axis, modulo steps + 1, in C order: maps are smooth, and that halves them.
 
     Args:
         values: (*S).

@@ -171,7 +171,7 @@ def _case(case: CaseView, coarse: set[str], store: Store) -> dict[str, Any]:
         "outcome": case.outcome,
         "size_mm": case.size_mm,
         "dprime": case.dprime,
-        "facts": dict(case.facts),
+        "facts": {name: value for name, value in case.facts.items() if value == value},  # what is undefined is left out
         "frame": _frame(case),
         "image": keep(case.image, "the image", GREY),
         "masks": {name: keep(mask, f"the mask of {name}", 1) for name, mask in case.masks.items() if np.any(mask)},

@@ -82,11 +82,10 @@ def figures_html(figures: Mapping[str, Mapping[str, Entry]], maps: Sequence[str]
     own = figures[MODEL]
     shown = [name for name in MAIN if name in own]
     header: Cells = ["map", *(Cell(name, f"n = {own[name]['n']}" if "n" in own[name] else "") for name in shown)]
-    rows: list[Cells] = []
-    for name in maps:
-        rows.append(
-            [Cell(name, "floor" * (name in floors)), *(entry_cell(figures[name].get(metric)) for metric in shown)]
-        )
+    rows: list[Cells] = [
+        [Cell(name, "floor" * (name in floors)), *(entry_cell(figures[name].get(metric)) for metric in shown)]
+        for name in maps
+    ]
     if figures.get("ceiling"):
         kind = next(str(entry.get("kind", "")) for entry in figures["ceiling"].values()).replace("_", " ")
         rows.append([Cell("ideal observer", kind), *(_defined(figures["ceiling"].get(metric)) for metric in shown)])

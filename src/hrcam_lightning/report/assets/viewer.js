@@ -94,12 +94,12 @@ class Viewer {
     picture.element.addEventListener("click", (event) => this.moveTo(pixel(event), plane));
     if (plane.normal === null) return figure;
     if (sides) for (const [side, letter] of Object.entries({ left: plane.normal ? "L" : "P", right: plane.normal ? "R" : "A" })) {
-      picture.element.append(textIn("span", letter, `side ${side}`));
+      picture.element.append(textIn("span", letter, `letter ${side}`));
     }
     const label = document.createElement("label"), slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: 0, max: plane.shape[plane.normal] - 1, step: 1 });
-    const words = document.createElement("output");
-    slider.addEventListener("input", () => this.moveTo(this.at.with(plane.normal, Number(slider.value)), this.focus));
+    const words = document.createElement("span"); // an output would take the label for itself
+    slider.addEventListener("input", () => this.moveTo(this.at.with(plane.normal, Number(slider.value)), plane));
     label.append(`${plane.name}, slice `, words, slider);
     figure.append(label);
     Object.assign(picture, { slider, words });
@@ -148,8 +148,8 @@ class Viewer {
       if (!picture.slider) continue;
       const { normal } = picture.plane;
       picture.slider.value = this.at[normal];
-      picture.words.value = one.slice(normal, this.at[normal], image.shape);
-      picture.slider.setAttribute("aria-valuetext", `slice ${picture.words.value}`);
+      picture.words.textContent = one.slice(normal, this.at[normal], image.shape);
+      picture.slider.setAttribute("aria-valuetext", `slice ${picture.words.textContent}`);
     }
     this.tiles.forEach((tile, n) => this.drawTile(tile, maps[n], truth));
     byId("to-lesion").disabled = !mask;
