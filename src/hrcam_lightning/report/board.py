@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hrcam_lightning.report.evaluation import Row
     from hrcam_lightning.report.tables import Cells
-    from hrcam_lightning.report.tested import Row
 
 LEADERBOARD = "leaderboard.csv"
 
@@ -56,7 +56,7 @@ def board_html(rows: Sequence[Row]) -> str:
     header: Cells = ["map", "seeds", *shown, *(f"{metric}: share of ceiling" for metric in shares), "parameters"]
     cells: list[Cells] = []
     for row in rows:
-        label = Cell(row["row"], row["kind"] if row["kind"] in ("floor", "failed", "ceiling") else "")
+        label = _name(row)
         seeds = str(len(row["seeds"].split()) or "")
         efficiency = [_short(row.get(f"efficiency/{metric}", "")) for metric in shares]
         count = f"{int(row['parameters']):,}" if row.get("parameters") else ""
@@ -74,7 +74,7 @@ def whole_board_html(rows: Sequence[Row]) -> str:
 def claims_html(rows: Sequence[Row], reference: str) -> str:
     """Differences whose interval leaves out 0."""
     found: list[Cells] = [
-        [row["row"], metric, "higher" if gap.value > 0 else "lower", _gap(gap), _chance(gap)]
+        [_name(row), metric, "higher" if gap.value > 0 else "lower", _gap(gap), _chance(gap)]
         for row in rows
         for metric, gap in differences_of(row).items()
         if metric in MAIN and gap.low * gap.high > 0
@@ -83,6 +83,10 @@ def claims_html(rows: Sequence[Row], reference: str) -> str:
         return ""
     caption = f"Differences to {reference} whose 95 % interval leaves out 0"
     return table_html(["map", "figure", f"than {reference}", "difference", "p"], found, caption)
+
+
+def _name(row: Row) -> Cell:
+    return Cell(row["row"], row["kind"] if row["kind"] in ("floor", "failed", "ceiling") else "")
 
 
 def _figure(row: Row, metric: str) -> Cell:

@@ -22,6 +22,7 @@ from hrcam_lightning.report.board import (
     whole_board_html,
 )
 from hrcam_lightning.report.browser import Browser, CaseView
+from hrcam_lightning.report.evaluation import read_evaluation
 from hrcam_lightning.report.facts import case_facts, order_of
 from hrcam_lightning.report.figures import calibration_section, curves_section
 from hrcam_lightning.report.maps import collect
@@ -29,18 +30,17 @@ from hrcam_lightning.report.page import Section, write_page
 from hrcam_lightning.report.plots import difference_figure, plots_html, scripts
 from hrcam_lightning.report.run import VERSIONS, data_facts, kind_of, outcomes_of, shown_sentence, test_words
 from hrcam_lightning.report.tables import MAIN, facts_html, folded, paragraph, table_html, yaml_html
-from hrcam_lightning.report.tested import read_tested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from hrcam_lightning.report.evaluation import Evaluation, Row
     from hrcam_lightning.report.facts import CaseFacts
     from hrcam_lightning.report.maps import Build, Built, MapCollector
     from hrcam_lightning.report.tables import Cells
-    from hrcam_lightning.report.tested import Row, Tested
 
-Trainings = dict[str, dict[int, "Tested"]]
+Trainings = dict[str, dict[int, "Evaluation"]]
 """By experiment and seed."""
 
 BOARD = (
@@ -89,7 +89,8 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
         raise InputError(f"{folder}: no experiment is finished, so there is nothing to report; run hrcam compare again")
     reference = reference_of(rows)
     home = reference if reference in trainings else next(iter(trainings))
-    firsts = {home: _first(trainings[home])} | {name: _first(runs) for name, runs in trainings.items()}
+    trainings = {home: trainings[home]} | trainings  # so that it has the first colour in every figure
+    firsts = {name: _first(runs) for name, runs in trainings.items()}
     order = order_of(outcomes_of(firsts[home]))
     builts: dict[str, Built] = {}
     made: dict[str, MapCollector] = {}
@@ -126,14 +127,14 @@ def finished(folder: Path, order: Sequence[str]) -> Trainings:
             record = read_record(path)
             if record is None or record.state != "finished" or not (path / "test/metrics.json").is_file():
                 continue
-            tested = read_tested(path)
+            tested = read_evaluation(path)
             cases = cases or tested.scores.cases
             if tested.scores.cases == cases:
                 found.setdefault(name, {})[int(path.name.removeprefix("seed_"))] = tested
     return found
 
 
-def _first(runs: Mapping[int, Tested]) -> Tested:
+def _first(runs: Mapping[int, Evaluation]) -> Evaluation:
     return runs[min(runs)]
 
 
@@ -166,7 +167,7 @@ def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
 
 
 def _browser(
-    firsts: Mapping[str, Tested], made: Mapping[str, MapCollector], classes: Sequence[str], home: str
+    firsts: Mapping[str, Evaluation], made: Mapping[str, MapCollector], classes: Sequence[str], home: str
 ) -> tuple[Browser, str]:
     """The cases with the maps of all experiments, where they are on one grid."""
     own = made[home].seen
@@ -210,11 +211,11 @@ def _words(facts: CaseFacts, classes: Sequence[str]) -> str:
     return ", ".join([facts.outcome] * bool(facts.outcome) + chances)
 
 
-def _seed(tested: Tested) -> str:
+def _seed(tested: Evaluation) -> str:
     return tested.folder.name.removeprefix("seed_")
 
 
-def _what(folder: Path, firsts: Mapping[str, Tested], trainings: Trainings, built: Built, reference: str) -> str:
+def _what(folder: Path, firsts: Mapping[str, Evaluation], trainings: Trainings, built: Built, reference: str) -> str:
     facts = {
         "folder": str(folder),
         **data_facts(next(iter(firsts.values())), built),

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from hrcam_lightning.report.tested import numbers
+from hrcam_lightning.report.evaluation import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from hrcam_lightning.report.tested import Row, Tested
+    from hrcam_lightning.report.evaluation import Evaluation, Row
 
 NORMAL = "normal"
 ERRORS = ("missed", "beside", "false alarm")
@@ -72,7 +72,9 @@ def outcome_of(label: Sequence[float], called: Sequence[float], pointing: Sequen
     return "hit" if any(hit == 1 for _, hit in there) else "called"
 
 
-def case_facts(tested: Tested, classes: Sequence[str], spacings: Mapping[str, Sequence[float]]) -> dict[str, CaseFacts]:
+def case_facts(
+    tested: Evaluation, classes: Sequence[str], spacings: Mapping[str, Sequence[float]]
+) -> dict[str, CaseFacts]:
     """Facts of the cases of a test.
 
     Args:

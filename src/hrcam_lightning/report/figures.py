@@ -73,9 +73,8 @@ def calibration_section(runs: Mapping[str, Run], classes: Sequence[str]) -> Sect
                 bins[name] = reliability(probability, label, subject)
     table = table_html(["of", "cases", "share of the class", "ECE", "Brier"], rows)
     figure = calibration_figure(bins, styles_of(list(bins), ()))
-    return Section(
-        "Calibration", plots_html({"plot-calibration": figure}) + table + paragraph(CALIBRATION), "calibration"
-    )
+    shown = plots_html({"plot-calibration": figure}, table)
+    return Section("Calibration", shown + paragraph(CALIBRATION), "calibration")
 
 
 def _numbered(subjects: Sequence[str]) -> Ints:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hrcam_lightning.data import Batch, LocalizationDataModule
     from hrcam_lightning.decoders import Decoder
     from hrcam_lightning.report.arrays import Bools, Floats
-    from hrcam_lightning.report.tested import Tested
+    from hrcam_lightning.report.evaluation import Evaluation
     from hrcam_lightning.task import LocalizationTask, StepOutput
 
 VALUES = 20_000_000
@@ -166,7 +166,7 @@ def level_names(decoder: Decoder) -> list[str]:
 
 
 def collect(
-    tested: Tested, built: Built, order: Sequence[str], limit: int | None, others: int | None = None
+    tested: Evaluation, built: Built, order: Sequence[str], limit: int | None, others: int | None = None
 ) -> MapCollector:
     """Map the test cases once more.
 
@@ -193,7 +193,7 @@ def collect(
     return collector
 
 
-def _compare(tested: Tested, found: Mapping[str, Any], checkpoint: Path) -> None:
+def _compare(tested: Evaluation, found: Mapping[str, Any], checkpoint: Path) -> None:
     """Pictures of another network or of other cases must not stand beside the figures of a test."""
     run = tested.scores
     again = f"run hrcam test again with {checkpoint}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.data.scan import Scan
     from hrcam_lightning.report.arrays import Bools, Floats
-    from hrcam_lightning.report.tested import Row
+    from hrcam_lightning.report.evaluation import Row
 
 PREDICTIONS = "predictions.csv"
 SHOWN = ("peak", "lesions", "lesion_mm3", "peak_x_mm", "peak_y_mm", "peak_z_mm")
@@ -87,7 +87,7 @@ def write_predictions(folder: Path, out: Path, limit: int | None) -> tuple[int, 
         Section(
             "Probabilities",
             plots_html({"plot-probabilities": histogram_figure(chances, styles_of(classes, ()))}),
-            "probabilities",
+            "spread",
         ),
     ]
     cases.sort(key=lambda one: one.case)

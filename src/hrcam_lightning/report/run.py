@@ -12,22 +12,22 @@ import torch
 from hrcam_lightning import __version__
 from hrcam_lightning.callbacks.explainers import MODEL
 from hrcam_lightning.report.browser import Browser, CaseView, MapKind
+from hrcam_lightning.report.evaluation import read_evaluation
 from hrcam_lightning.report.facts import ERRORS, case_facts, order_of
 from hrcam_lightning.report.figures import calibration_section, curves_section
 from hrcam_lightning.report.maps import collect
 from hrcam_lightning.report.page import Section, write_page
 from hrcam_lightning.report.plots import scripts
 from hrcam_lightning.report.tables import all_figures_html, facts_html, figures_html, folded, paragraph, yaml_html
-from hrcam_lightning.report.tested import read_tested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from hrcam_lightning.report.arrays import Floats
+    from hrcam_lightning.report.evaluation import Evaluation, ScoredMap
     from hrcam_lightning.report.facts import CaseFacts
     from hrcam_lightning.report.maps import Build, Built, SeenMaps
-    from hrcam_lightning.report.tested import Tested, TestedMap
 
 VERSIONS = (
     f"hrcam-lightning {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
@@ -61,7 +61,7 @@ def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build
     Raises:
         InputError: If the run was never tested, or something that it was made of is not there any more.
     """
-    tested = read_tested(folder)
+    tested = read_evaluation(folder)
     built = build(test_words(folder, checkpoint))
     made = collect(tested, built, order_of(outcomes_of(tested)), limit)
     classes = built.task.classes
@@ -103,13 +103,13 @@ def test_words(folder: Path, checkpoint: str) -> list[str]:
     ]  # fmt: skip
 
 
-def outcomes_of(tested: Tested) -> dict[str, str]:
+def outcomes_of(tested: Evaluation) -> dict[str, str]:
     """What became of every case of a test."""
     facts = case_facts(tested, tested.classes or [""], dict.fromkeys(tested.scores.cases, ()))
     return {case: one.outcome for case, one in facts.items()}
 
 
-def shown_sentence(tested: Tested, outcomes: Sequence[str]) -> str:
+def shown_sentence(tested: Evaluation, outcomes: Sequence[str]) -> str:
     """Which cases are shown, of how many."""
     total, errors = len(tested.scores.cases), sum(one in ERRORS for one in outcomes)
     if len(outcomes) == total:
@@ -148,7 +148,7 @@ def _view(
     )
 
 
-def kind_of(made: TestedMap, name: str, classes: Sequence[str], own: Floats) -> MapKind:
+def kind_of(made: ScoredMap, name: str, classes: Sequence[str], own: Floats) -> MapKind:
     """How a map is shown.
 
     Args:
@@ -163,7 +163,7 @@ def kind_of(made: TestedMap, name: str, classes: Sequence[str], own: Floats) -> 
     return MapKind(name, threshold or None, "logit" if model else "", floor=made.floor)
 
 
-def what_html(tested: Tested, built: Built) -> str:
+def what_html(tested: Evaluation, built: Built) -> str:
     """Configuration, data and versions."""
     config = tested.config
     model, trainer = config.get("model", {}), config.get("trainer", {})
@@ -184,7 +184,7 @@ def what_html(tested: Tested, built: Built) -> str:
     return facts_html(facts) + folded("config.yaml", yaml_html(config))
 
 
-def data_facts(tested: Tested, built: Built) -> dict[str, str]:
+def data_facts(tested: Evaluation, built: Built) -> dict[str, str]:
     """What the data are known by."""
     data, scores = tested.config.get("data", {}), tested.scores
     return {

@@ -13,7 +13,7 @@ from hrcam_lightning.callbacks.explainers import MODEL
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from hrcam_lightning.report.tested import Entry
+    from hrcam_lightning.report.evaluation import Entry
 
 MAIN = (
     "auroc", "accuracy", "pointing", "pixel_ap", "predicted/pointing", "aupro", "lesion/recall", "lesion/froc",

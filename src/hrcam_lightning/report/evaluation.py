@@ -26,7 +26,7 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True)
-class TestedMap:
+class ScoredMap:
     """A map of the table.
 
     Attributes:
@@ -43,7 +43,7 @@ class TestedMap:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Evaluation:
     """A tested run.
 
     Attributes:
@@ -64,7 +64,7 @@ class Tested:
     curves: Curves
     cases: list[Row]
     lesions: list[Row]
-    maps: tuple[TestedMap, ...]
+    maps: tuple[ScoredMap, ...]
 
     @property
     def classes(self) -> list[str]:
@@ -77,7 +77,7 @@ class Tested:
         return [one.name for one in self.maps if one.floor]
 
 
-def read_tested(folder: Path) -> Tested:
+def read_evaluation(folder: Path) -> Evaluation:
     """Read a tested run.
 
     Raises:
@@ -93,7 +93,7 @@ def read_tested(folder: Path) -> Tested:
     try:
         content = json.loads((test / "metrics.json").read_text(encoding="utf-8"))
         config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-        return Tested(
+        return Evaluation(
             folder=folder,
             config=config,
             scores=scores,
@@ -123,7 +123,7 @@ def _rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _maps(path: Path, names: list[str], config: dict[str, Any]) -> tuple[TestedMap, ...]:
+def _maps(path: Path, names: list[str], config: dict[str, Any]) -> tuple[ScoredMap, ...]:
     """From ``maps.json``; of a run that was tested before there was one by their names, without thresholds."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known = {one.name: one for one in explainers_of(config.get("explainers", []))} if not content else {}
@@ -137,7 +137,7 @@ def _maps(path: Path, names: list[str], config: dict[str, Any]) -> tuple[TestedM
             explainer = Explainer({"method": name, **settings, "name": name})
         floor = bool(facts.get("floor", name in FLOORS if explainer is None else explainer.floor))
         thresholds = None if limits is None else [math.nan if one is None else float(one) for one in limits]
-        found.append(TestedMap(name, explainer, floor, thresholds))
+        found.append(ScoredMap(name, explainer, floor, thresholds))
     return tuple(found)
 
 
