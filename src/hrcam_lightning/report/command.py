@@ -68,11 +68,13 @@ def _pages(folder: Path, arguments: argparse.Namespace, build: Build) -> list[Pa
         InputError: If the folder is of none of the kinds, or an option does not fit it.
     """
     out, limit = arguments.out, arguments.cases
-    if (folder / PREDICTIONS).is_file():
-        return [(out or folder / PAGE, lambda page: write_predictions(folder, page, limit))]
     if (folder / "config.yaml").is_file():
         checkpoint = arguments.ckpt_path or "best"
         return [(out or folder / PAGE, lambda page: write_run(folder, page, limit, checkpoint, build))]
+    if arguments.ckpt_path:
+        raise InputError(f"--ckpt_path is of a run, but {folder} is none: leave it out")
+    if (folder / PREDICTIONS).is_file():
+        return [(out or folder / PAGE, lambda page: write_predictions(folder, page, limit))]
     sets = sets_of(folder)
     if not sets:
         raise InputError(
