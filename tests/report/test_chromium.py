@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser as Chromium
-    from playwright.sync_api import Page
+    from playwright.sync_api import Dialog, Page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: nox -s browser")
 pytestmark = pytest.mark.browser
@@ -53,6 +53,13 @@ def show(chromium: Chromium, tmp_path: Path) -> Iterator[Callable[..., Page]]:
     complaints: list[str] = []
     contexts = []
 
+    def complain(what: str) -> None:
+        complaints.append(what)
+
+    def refuse(dialog: Dialog) -> None:
+        complain(dialog.message)
+        dialog.dismiss()
+
     def open_page(
         content: Any, fragment: str = "", size: tuple[int, int] = (1280, 1000), scheme: Any = "light", **changes: Any
     ) -> Page:
@@ -61,10 +68,10 @@ def show(chromium: Chromium, tmp_path: Path) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or complaints.append(asked.url))
+        page.on("console", lambda message: complain(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.on("dialog", refuse)
+        page.on("request", lambda asked: complain(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
         page.goto(f"{path.as_uri()}{fragment}")
         if content is not None:
             page.wait_for_selector("#viewer[data-case]")
@@ -178,13 +185,18 @@ def test_filters_change_the_list_and_its_count(show: Callable[..., Page]) -> Non
     assert [label.replace("\n", " ") for label in page.locator("#outcomes label").all_inner_texts()] == [
         "● hit 1", "◐ beside 1", "○ missed 1", "▲ false alarm 1", "– correct normal 2",
     ]  # fmt: skip
+    page.get_by_label("correct normal").check()
+    assert count.inner_text() == "2 of 6 cases"
+    page.get_by_label("missed").check()
+    assert _names(page) == ["c missed", "e normal", pages.HOSTILE]
     page.get_by_label("correct normal").uncheck()
-    assert count.inner_text() == "4 of 6 cases"
+    page.get_by_label("missed").uncheck()
+    assert count.inner_text() == "6 of 6 cases"
     page.get_by_label("Size from, in mm").fill("3")
     assert _names(page) == ["a hit", "b beside"]
     page.get_by_label("d′ to").fill("8")
     assert _names(page) == ["a hit"]
-    page.get_by_role("button", name="Show all").first.click()
+    page.get_by_role("button", name="Clear filters").click()
     assert count.inner_text() == "6 of 6 cases"
     page.get_by_label("Name contains").fill("MISS")
     assert _names(page) == ["c missed"]
@@ -236,8 +248,8 @@ def test_the_address_opens_a_case_and_back_returns(show: Callable[..., Page]) ->
 
 def test_arrow_keys_go_through_the_filtered_list(show: Callable[..., Page]) -> None:
     page = show(pages.several())
-    page.get_by_label("hit").first.uncheck()
-    page.get_by_label("beside").uncheck()
+    for outcome in ("missed", "false alarm", "correct normal"):
+        page.get_by_label(outcome).check()
     page.locator("h2").click()
     assert page.inner_text("#place") == "not in the list"
     page.keyboard.press("ArrowRight")
@@ -271,11 +283,11 @@ def test_the_outline_follows_the_truth_and_can_be_put_away(show: Callable[..., P
 
 def test_the_value_under_the_pointer_is_told(show: Callable[..., Page]) -> None:
     page = show(pages.several())
-    assert page.inner_text("#readout").startswith("peak: voxel (0, 15), down 0.0, right 15.0 mm · model 8.00 logit")
+    assert page.inner_text("#readout").startswith("peak: row 0, column 15 · model 8.00 logit")
     box = page.locator("#planes canvas").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 10.5 / 16, box["y"] + box["height"] * 11.5 / 12)
-    assert page.inner_text("#readout") == "voxel (11, 10), down 11.0, right 10.0 mm · model 4.00 logit · image 1.00"
+    assert page.inner_text("#readout") == "row 11, column 10 · model 4.00 logit · image 1.00"
 
 
 def test_classes_have_maps_masks_and_thresholds_of_their_own(show: Callable[..., Page]) -> None:
@@ -317,8 +329,8 @@ def test_three_planes_are_turned_as_in_the_other_pictures(show: Callable[..., Pa
     one = pages.volume()
     page = show(pages.browser(one, maps=[pages.MODEL]))
     _slide(page, "#opacity", 0)
-    turn = nib.orientations.io_orientation(pages.AFFINE)
-    upright = nib.orientations.apply_orientation(one.image, turn)
+    turn = nib.orientations.io_orientation(pages.AFFINE)  # type: ignore[no-untyped-call]
+    upright = nib.orientations.apply_orientation(one.image, turn)  # type: ignore[no-untyped-call]
     grey = 255 * upright / upright.max()
     for normal, where in enumerate((5, 1, 7)):  # the middle of the lesion, (1, 7, 1) of the file
         drawn = np.flipud(np.swapaxes(grey.take(where, normal), 0, 1))

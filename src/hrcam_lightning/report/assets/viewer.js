@@ -148,7 +148,7 @@ class Viewer {
       if (!picture.slider) continue;
       const { normal } = picture.plane;
       picture.slider.value = this.at[normal];
-      picture.words.textContent = one.slice(normal, this.at[normal], image.shape);
+      picture.words.textContent = one.slice(normal, this.at, image.shape);
       picture.slider.setAttribute("aria-valuetext", `slice ${picture.words.textContent}`);
     }
     this.tiles.forEach((tile, n) => this.drawTile(tile, maps[n], truth));
