@@ -422,4 +422,4 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(show: Callable[
 def test_scripts_run_one_after_another(show: Callable[..., Page]) -> None:
     scripts = ["const first = 'one </script>';", "document.title = first + ' two';"]
     page = show(None, scripts=scripts)
-    page.wait_for_function("document.title === 'one </script> two'")
+    page.wait_for_function("() => document.title === 'one </script> two'")

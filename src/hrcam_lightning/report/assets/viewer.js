@@ -129,7 +129,7 @@ class Viewer {
     const map = await one.map(this.controls.kind, this.controls.label);
     if (one !== this.current) return;
     if (what === "lesion" && mask) this.at = centreOf(mask);
-    else if (map) this.at = placeOf(peakOf(map), map.shape);
+    else if (map) this.at = peakOf(map);
     await this.draw();
   }
 
@@ -141,7 +141,7 @@ class Viewer {
     if (one !== this.current || image !== this.image || kind !== controls.kind || label !== controls.label) return;
     this.map = map;
     const volume = image.shape.length === 3, truth = byId("outline").checked && mask;
-    const highest = map && placeOf(peakOf(map), map.shape), peak = byId("peak").checked && highest;
+    const highest = map && peakOf(map), peak = byId("peak").checked && highest;
     for (const picture of this.large) {
       this.paint(picture, map, kind);
       picture.mark({ at: this.at, mask: truth, peak, cross: volume && this.at });
@@ -157,8 +157,12 @@ class Viewer {
     this.tell(null);
   }
 
+  // A slider changes few of the pictures: one that would look as before is left alone.
   paint(picture, map, kind) {
-    const { threshold, opacity } = { threshold: kind && this.controls.threshold(kind), opacity: this.controls.opacity };
+    const { opacity } = this.controls, threshold = map && this.controls.threshold(kind);
+    const look = [this.at[picture.plane.normal], kind?.name, this.controls.label, map && opacity, threshold].join();
+    if (picture.look === look) return;
+    picture.look = look;
     picture.paint(this.at, this.image, map, map && opacity > 0 ? lookUp(map, kind, threshold, opacity, this.colours) : null);
   }
 
@@ -177,7 +181,7 @@ class Viewer {
   // The value under the pointer; without one, at the crosshair or at the map's peak.
   tell(voxel) {
     const { image, map, current } = this, volume = image.shape.length === 3;
-    const at = voxel ?? (volume || !map ? this.at : placeOf(peakOf(map), map.shape)), index = indexOf(at, image.shape);
+    const at = voxel ?? (volume || !map ? this.at : peakOf(map)), index = indexOf(at, image.shape);
     const value = map ? ` · ${this.controls.kind.name} ${withUnit(valueAt(map, index), this.controls.kind)}` : "";
     const where = voxel ? "" : volume ? "crosshair: " : "peak: ";
     byId("readout").textContent = `${where}${current.describe(at, image.shape)}${value} · image ${written(valueAt(image, index))}`;
