@@ -6,7 +6,7 @@ class Viewer {
     this.colours = readColours(data.colours);
     this.byName = new Map(data.cases.map((one) => [one.case, one]));
     this.controls = new Controls(data, this.colours, () => this.draw());
-    this.list = new CaseList(data, () => this.showPlace());
+    this.list = new CaseList(data, () => this.followList());
     byId("previous").addEventListener("click", () => this.step(-1));
     byId("next").addEventListener("click", () => this.step(1));
     byId("to-peak").addEventListener("click", () => this.goTo("peak"));
@@ -19,15 +19,26 @@ class Viewer {
   // The address says which case; so links, Back and bookmarks work.
   followAddress() {
     const asked = caseInAddress();
-    const name = asked ?? this.list.neighbour(this.current?.case ?? "", 0);
+    const name = asked ?? this.list.neighbour(this.current?.case, 0);
     byId("problem").hidden = this.byName.has(name);
     byId("problem").textContent = asked === null ? "There is no case to show." : `There is no case “${name}” in this report.`;
     if (this.byName.has(name)) this.open(this.byName.get(name));
     if (asked !== null && !inView(byId("viewer"))) byId("viewer").scrollIntoView({ block: "start" });
   }
 
+  // A case that is filtered out makes room for the first that is not.
+  followList() {
+    if (!this.current) return; // the list is there before any case
+    const first = this.list.neighbour(this.current.case, 0);
+    if (first !== null && first !== this.current.case) {
+      history.replaceState(null, "", fragmentOf(first)); // not a step to go back to
+      this.open(this.byName.get(first));
+    }
+    this.showPlace();
+  }
+
   step(by) {
-    const name = this.list.neighbour(this.current?.case ?? "", by);
+    const name = this.list.neighbour(this.current?.case, by);
     if (name !== null) location.hash = fragmentOf(name);
   }
 
@@ -56,9 +67,8 @@ class Viewer {
   }
 
   showPlace() {
-    if (!this.list) return; // the list calls before it is stored
-    const place = this.list.place(this.current?.case), n = this.list.shown.length;
-    byId("place").textContent = place < 0 ? (n ? "not in the list" : "") : `${place + 1} of ${n}`;
+    const place = this.list.place(this.current.case), n = this.list.shown.length;
+    byId("place").textContent = place < 0 ? "not in the list" : `${place + 1} of ${n}`;
     byId("previous").disabled = byId("next").disabled = n === 0;
   }
 
