@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hrcam_lightning.report.arrays import Bools, Floats
+    from hrcam_lightning.report.page import Section
 
 HOSTILE = '<img src=x onerror=alert(1)></script><b>&amp; "it\'s" %'
 ROWS, COLUMNS = 12, 16
@@ -104,7 +105,14 @@ def volume(name: str = "volume") -> CaseView:
     )
 
 
-def write(folder: Path, content: Browser | None, **changes: Any) -> Path:
+def write(
+    folder: Path,
+    content: Browser | None,
+    title: str = "Report",
+    lead: str = "A test.",
+    sections: Sequence[Section] = (),
+    scripts: Sequence[str] = (),
+) -> Path:
     path = folder / "report.html"
-    write_page(**{"path": path, "title": "Report", "lead": "A test.", "sections": (), "browser": content} | changes)
+    write_page(path, title, lead, sections, content, scripts)
     return path

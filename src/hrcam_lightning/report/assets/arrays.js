@@ -24,11 +24,14 @@ function valueAt(array, index) {
   return array.low + ((array.high - array.low) * array.bytes[index]) / array.steps;
 }
 
-// Index of the highest value.
+// Where the highest value is; looked for once.
 function peakOf(array) {
-  let best = 0;
-  for (let i = 1; i < array.bytes.length; i++) if (array.bytes[i] > array.bytes[best]) best = i;
-  return best;
+  if (!array.peak) {
+    let best = 0;
+    for (let i = 1; i < array.bytes.length; i++) if (array.bytes[i] > array.bytes[best]) best = i;
+    array.peak = placeOf(best, array.shape);
+  }
+  return array.peak;
 }
 
 // Where an index into the bytes lies, and back; arrays are in C order.

@@ -27,20 +27,24 @@ class Case {
     return [...(this.truth ?? []), ...this.called, highest(this)?.[0]].find((name) => classes.includes(name)) ?? classes[0];
   }
 
-  // Voxel and millimetres as in the file, whichever way the picture was turned.
+  // Voxel and millimetres as in the file, whichever way the picture was turned; a picture has pixels alone.
   describe(at, shape) {
-    const { axes, flips, spacing, affine } = this.frame, voxel = [];
-    axes.forEach((stored, axis) => (voxel[stored] = flips[axis] ? shape[axis] - 1 - at[axis] : at[axis]));
-    const mm = affine
-      ? affine.map((row) => voxel.reduce((sum, n, axis) => sum + row[axis] * n, row[3]))
-      : at.map((n, axis) => n * spacing[axis]);
-    const names = affine ? ["x", "y", "z"] : at.length === 2 ? ["down", "right"] : ["x", "y", "z"];
-    const words = mm.map((value, axis) => `${names[axis]} ${value.toFixed(1).replace("-", "−")}`).join(", ");
+    const { affine } = this.frame, voxel = this.stored(at, shape);
+    if (!affine) return at.length === 2 ? `row ${at[0]}, column ${at[1]}` : `voxel (${at.join(", ")})`;
+    const mm = affine.map((row) => voxel.reduce((sum, n, axis) => sum + row[axis] * n, row[3]));
+    const words = mm.map((value, axis) => `${"xyz"[axis]} ${value.toFixed(1).replace("-", "−")}`).join(", ");
     return `voxel (${voxel.join(", ")}), ${words} mm`;
   }
 
-  slice(axis, position, shape) {
-    return this.frame.flips[axis] ? shape[axis] - 1 - position : position;
+  stored(at, shape) {
+    const { axes, flips } = this.frame, voxel = [];
+    axes.forEach((axis, n) => (voxel[axis] = flips[n] ? shape[n] - 1 - at[n] : at[n]));
+    return voxel;
+  }
+
+  // The number that the file gives to the slice that is shown.
+  slice(axis, at, shape) {
+    return this.stored(at, shape)[this.frame.axes[axis]];
   }
 }
 

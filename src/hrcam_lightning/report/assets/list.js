@@ -15,7 +15,7 @@ class CaseList {
     this.hideUnless("truth-filter", this.hasTruth);
     this.hideUnless("size-filter", this.cases.some((one) => one.size_mm !== null));
     this.hideUnless("dprime-filter", this.cases.some((one) => one.dprime !== null));
-    fillSelect("sort", [["", "order of the table"], ["name", "name"], ["high", "probability, highest first"],
+    fillSelect("sort", [["", "as given"], ["name", "name"], ["high", "probability, highest first"],
       ["low", "probability, lowest first"], ...(this.cases.some((one) => one.size_mm !== null) ? [["size", "size, smallest first"]] : []),
       ...(this.cases.some((one) => one.dprime !== null) ? [["dprime", "d′, lowest first"]] : [])]);
     const panel = byId("filters");
@@ -46,7 +46,7 @@ class CaseList {
     const counts = outcomes.map((name) => [name, this.cases.filter((one) => one.outcome === name).length]).filter(([, n]) => n);
     for (const [name, count] of counts) {
       const label = document.createElement("label"), box = document.createElement("input");
-      Object.assign(box, { type: "checkbox", value: name, checked: true });
+      Object.assign(box, { type: "checkbox", value: name });
       label.append(box, outcomeChip(name), ` ${name} `, textIn("span", count, "number"));
       byId("outcomes").append(label);
     }
@@ -54,12 +54,11 @@ class CaseList {
   }
 
   apply() {
-    const boxes = [...byId("outcomes").querySelectorAll("input")];
-    const outcomes = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
+    const outcomes = new Set([...byId("outcomes").querySelectorAll("input:checked")].map((box) => box.value));
     const text = byId("find").value.trim().toLowerCase();
     const truth = byId("truth").value, called = byId("called").value;
     this.shown = this.cases.filter((one) =>
-      (!boxes.length || !one.outcome || outcomes.has(one.outcome)) &&
+      (!outcomes.size || outcomes.has(one.outcome)) && // none ticked: any
       one.case.toLowerCase().includes(text) && holds(one.truth ?? [], truth) && holds(one.called, called) &&
       between(one.size_mm, "size") && between(one.dprime, "dprime"));
     this.sort(byId("sort").value);
@@ -85,7 +84,7 @@ class CaseList {
 
   clear() {
     for (const field of byId("filters").querySelectorAll("input, select:not(#sort)")) {
-      if (field.type === "checkbox") field.checked = true;
+      if (field.type === "checkbox") field.checked = false;
       else field.value = "";
     }
     this.apply();

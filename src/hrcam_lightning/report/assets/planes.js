@@ -60,15 +60,16 @@ class Picture {
   // The image in grey; over it the map, whose table says colour and opacity of every byte; no table, no map.
   paint(at, image, map, table) {
     const { first, column, row } = walk(this.plane, at);
-    const data = this.pixels.data;
+    const data = this.pixels.data.fill(255);
     const bright = 255 / image.steps;
     for (let y = 0, to = 0; y < this.plane.height; y++) {
       for (let x = 0, i = first + y * row; x < this.plane.width; x++, i += column, to += 4) {
         const grey = image.bytes[i] * bright;
         const entry = table ? 4 * map.bytes[i] : 0;
         const over = table ? table[entry + 3] : 0;
-        for (let c = 0; c < 3; c++) data[to + c] = over ? grey + over * (table[entry + c] - grey) : grey;
-        data[to + 3] = 255;
+        data[to] = over ? grey + over * (table[entry] - grey) : grey;
+        data[to + 1] = over ? grey + over * (table[entry + 1] - grey) : grey;
+        data[to + 2] = over ? grey + over * (table[entry + 2] - grey) : grey;
       }
     }
     this.context.putImageData(this.pixels, 0, 0);
@@ -98,8 +99,15 @@ class Picture {
   }
 }
 
-// The edges between a mask and what is not of it, as an SVG path in pixels.
+// The edges between a mask and what is not of it, as an SVG path in pixels; kept, for all pictures of the slice have it.
 function outlineOf(plane, at, mask) {
+  const key = `${plane.name} ${at[plane.normal]}`;
+  mask.outlines ??= new Map();
+  if (!mask.outlines.has(key)) mask.outlines.set(key, traced(plane, at, mask));
+  return mask.outlines.get(key);
+}
+
+function traced(plane, at, mask) {
   const { first, column, row } = walk(plane, at);
   const inside = (x, y) =>
     x >= 0 && y >= 0 && x < plane.width && y < plane.height && isInside(mask, first + x * column + y * row);

@@ -6,7 +6,7 @@ class Viewer {
     this.colours = readColours(data.colours);
     this.byName = new Map(data.cases.map((one) => [one.case, one]));
     this.controls = new Controls(data, this.colours, () => this.draw());
-    this.list = new CaseList(data, () => this.showPlace());
+    this.list = new CaseList(data, () => this.followList());
     byId("previous").addEventListener("click", () => this.step(-1));
     byId("next").addEventListener("click", () => this.step(1));
     byId("to-peak").addEventListener("click", () => this.goTo("peak"));
@@ -19,15 +19,26 @@ class Viewer {
   // The address says which case; so links, Back and bookmarks work.
   followAddress() {
     const asked = caseInAddress();
-    const name = asked ?? this.list.neighbour(this.current?.case ?? "", 0);
+    const name = asked ?? this.list.neighbour(this.current?.case, 0);
     byId("problem").hidden = this.byName.has(name);
     byId("problem").textContent = asked === null ? "There is no case to show." : `There is no case “${name}” in this report.`;
     if (this.byName.has(name)) this.open(this.byName.get(name));
     if (asked !== null && !inView(byId("viewer"))) byId("viewer").scrollIntoView({ block: "start" });
   }
 
+  // A case that is filtered out makes room for the first that is not.
+  followList() {
+    if (!this.current) return; // the list is there before any case
+    const first = this.list.neighbour(this.current.case, 0);
+    if (first !== null && first !== this.current.case) {
+      history.replaceState(null, "", fragmentOf(first)); // not a step to go back to
+      this.open(this.byName.get(first));
+    }
+    this.showPlace();
+  }
+
   step(by) {
-    const name = this.list.neighbour(this.current?.case ?? "", by);
+    const name = this.list.neighbour(this.current?.case, by);
     if (name !== null) location.hash = fragmentOf(name);
   }
 
@@ -56,9 +67,8 @@ class Viewer {
   }
 
   showPlace() {
-    if (!this.list) return; // the list calls before it is stored
-    const place = this.list.place(this.current?.case), n = this.list.shown.length;
-    byId("place").textContent = place < 0 ? (n ? "not in the list" : "") : `${place + 1} of ${n}`;
+    const place = this.list.place(this.current.case), n = this.list.shown.length;
+    byId("place").textContent = place < 0 ? "not in the list" : `${place + 1} of ${n}`;
     byId("previous").disabled = byId("next").disabled = n === 0;
   }
 
@@ -129,7 +139,7 @@ class Viewer {
     const map = await one.map(this.controls.kind, this.controls.label);
     if (one !== this.current) return;
     if (what === "lesion" && mask) this.at = centreOf(mask);
-    else if (map) this.at = placeOf(peakOf(map), map.shape);
+    else if (map) this.at = peakOf(map);
     await this.draw();
   }
 
@@ -141,14 +151,14 @@ class Viewer {
     if (one !== this.current || image !== this.image || kind !== controls.kind || label !== controls.label) return;
     this.map = map;
     const volume = image.shape.length === 3, truth = byId("outline").checked && mask;
-    const highest = map && placeOf(peakOf(map), map.shape), peak = byId("peak").checked && highest;
+    const highest = map && peakOf(map), peak = byId("peak").checked && highest;
     for (const picture of this.large) {
       this.paint(picture, map, kind);
       picture.mark({ at: this.at, mask: truth, peak, cross: volume && this.at });
       if (!picture.slider) continue;
       const { normal } = picture.plane;
       picture.slider.value = this.at[normal];
-      picture.words.textContent = one.slice(normal, this.at[normal], image.shape);
+      picture.words.textContent = one.slice(normal, this.at, image.shape);
       picture.slider.setAttribute("aria-valuetext", `slice ${picture.words.textContent}`);
     }
     this.tiles.forEach((tile, n) => this.drawTile(tile, maps[n], truth));
@@ -157,8 +167,12 @@ class Viewer {
     this.tell(null);
   }
 
+  // A slider changes few of the pictures: one that would look as before is left alone.
   paint(picture, map, kind) {
-    const { threshold, opacity } = { threshold: kind && this.controls.threshold(kind), opacity: this.controls.opacity };
+    const { opacity } = this.controls, threshold = map && this.controls.threshold(kind);
+    const look = [this.at[picture.plane.normal], kind?.name, this.controls.label, map && opacity, threshold].join();
+    if (picture.look === look) return;
+    picture.look = look;
     picture.paint(this.at, this.image, map, map && opacity > 0 ? lookUp(map, kind, threshold, opacity, this.colours) : null);
   }
 
@@ -177,7 +191,7 @@ class Viewer {
   // The value under the pointer; without one, at the crosshair or at the map's peak.
   tell(voxel) {
     const { image, map, current } = this, volume = image.shape.length === 3;
-    const at = voxel ?? (volume || !map ? this.at : placeOf(peakOf(map), map.shape)), index = indexOf(at, image.shape);
+    const at = voxel ?? (volume || !map ? this.at : peakOf(map)), index = indexOf(at, image.shape);
     const value = map ? ` · ${this.controls.kind.name} ${withUnit(valueAt(map, index), this.controls.kind)}` : "";
     const where = voxel ? "" : volume ? "crosshair: " : "peak: ";
     byId("readout").textContent = `${where}${current.describe(at, image.shape)}${value} · image ${written(valueAt(image, index))}`;
