@@ -22,7 +22,7 @@ COLOURS = "inferno"
 """Rises evenly in lightness, so that it is read without colour vision and in grey; what is weak stays dark."""
 SHARE = 0.9
 """Share of the cases whose lowest, and whose highest, value stays within the colours, where no scale is given."""
-OUTCOMES = ("hit", "beside", "missed", "false alarm", "correct normal")
+OUTCOMES = ("hit", "called", "beside", "missed", "false alarm", "correct normal")
 
 
 @dataclass(frozen=True)
