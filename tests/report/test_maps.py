@@ -66,7 +66,7 @@ def test_only_the_wanted_cases_are_kept_and_all_are_rated(task: LocalizationTask
         np.testing.assert_allclose(seen.maps["center"], explain(task.network, image, "center")[0], atol=1e-6)
         np.testing.assert_array_equal(seen.image, image[0, 0])
         np.testing.assert_array_equal(seen.masks, batch["mask"][1])
-        assert seen.spacing == (1, 2, 3)
+        assert list(seen.spacing) == [1, 2, 3]
         assert list(seen.levels) == ["stride 1", "stride 2", "stride 4"]
         # With the offsets, which take their means away, the levels add up to the evidence.
         levels = zip(seen.levels.values(), np.array(collector.offsets()), strict=True)
