@@ -386,6 +386,24 @@ def test_cases_of_different_shapes_follow_each_other(show: Callable[..., Page]) 
     np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
 
 
+def test_quick_fingers_end_at_the_last_case(show: Callable[..., Page]) -> None:
+    content = [one for n in range(3) for one in (pages.volume(f"volume {n}"), pages.case(f"flat {n}"))]
+    page = show(pages.browser(*content, maps=[pages.MODEL]))
+    page.evaluate(
+        """async () => {
+          for (let n = 0; n < 11; n++) {
+            dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+            await new Promise((done) => setTimeout(done, n % 3));
+            for (const id of ["opacity", "outline"]) document.getElementById(id).dispatchEvent(new Event("input"));
+          }
+        }"""
+    )
+    _go(page, "flat 2")
+    assert page.inner_text("#place") == "6 of 6"
+    assert page.locator("#planes canvas").count() == 1
+    np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
+
+
 def test_dark_and_light_follow_the_reader(show: Callable[..., Page]) -> None:
     found = {}
     for scheme in ("light", "dark"):

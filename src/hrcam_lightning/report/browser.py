@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -107,12 +108,8 @@ def browser_html(browser: Browser) -> str:
         InputError: If a map holds values that are not finite, or is not of its image's shape, or if two cases have
             one name.
     """
-    names = [case.case for case in browser.cases]
-    if (
-        double := next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    ):
+    counted = Counter(case.case for case in browser.cases)
+    if double := next((name for name, count in counted.items() if count > 1), None):
         raise InputError(f"{double}: more than one case has this name, so that no link can tell them apart; rename one")
     markup = (files(__package__) / "assets" / "browser.html").read_text(encoding="utf-8")
     return f'{markup}<script type="application/json" id="browser-data">{embedded(_content(browser))}</script>\n'
