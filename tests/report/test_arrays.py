@@ -58,6 +58,13 @@ def test_a_smooth_map_takes_less_than_its_bytes_would() -> None:
     assert len(pack(values, "")["bytes"]) < 0.75 * len(plain)
 
 
+def test_noise_takes_no_more_bits_than_its_steps() -> None:
+    noise = np.random.default_rng(0).uniform(size=(64, 64))
+    sizes = {steps: len(pack(noise, "", steps)["bytes"]) * 3 / 4 / noise.size for steps in (FINE, COARSE)}
+    assert sizes[FINE] == pytest.approx(8 / 8, rel=0.03)
+    assert sizes[COARSE] == pytest.approx(6 / 8, rel=0.03)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused_by_name(value: float) -> None:
     with pytest.raises(InputError, match="case 3: the map model holds values that are not finite"):

@@ -79,6 +79,21 @@ def test_one_scale_for_all_cases_near_what_most_keep_to() -> None:
     assert kind["range"] == [-10.0, 20.0]
 
 
+def test_a_rare_finding_sets_the_upper_end() -> None:
+    strong = {"model": {"a": pages.RAMP, "b": -pages.RAMP}}
+    weak = {"model": {"a": pages.RAMP / 8, "b": pages.RAMP / 8}}
+    changes: dict[str, Any] = {"masks": {}, "levels": {}, "called": (), "probabilities": {}}
+    cases = [pages.case("ill", maps=strong, truth=("a",), **changes)]
+    cases += [pages.case(str(n), maps=weak, truth=(), **changes) for n in range(30)]
+
+    def scale(*shown: Any) -> Any:
+        content = pages.browser(*shown, maps=[MapKind("model", None, "logit")], classes=["a", "b"])
+        return _data(content)["kinds"][0]["scale"]
+
+    assert scale(*cases) == [-0.5, 8.0]
+    assert scale(*cases[1:]) == [-0.5, 1.0]
+
+
 def test_constant_maps_have_a_scale_as_well() -> None:
     center = _data(pages.browser(pages.case("one")))["kinds"][1]
     assert center["scale"] == [2.5, 3.5]

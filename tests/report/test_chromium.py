@@ -185,12 +185,12 @@ def test_filters_change_the_list_and_its_count(show: Callable[..., Page]) -> Non
     assert [label.replace("\n", " ") for label in page.locator("#outcomes label").all_inner_texts()] == [
         "● hit 1", "◐ beside 1", "○ missed 1", "▲ false alarm 1", "– correct normal 2",
     ]  # fmt: skip
-    page.get_by_label("correct normal").check()
+    page.get_by_role("checkbox", name="correct normal").check()
     assert count.inner_text() == "2 of 6 cases"
-    page.get_by_label("missed").check()
+    page.get_by_role("checkbox", name="missed").check()
     assert _names(page) == ["c missed", "e normal", pages.HOSTILE]
-    page.get_by_label("correct normal").uncheck()
-    page.get_by_label("missed").uncheck()
+    page.get_by_role("checkbox", name="correct normal").uncheck()
+    page.get_by_role("checkbox", name="missed").uncheck()
     assert count.inner_text() == "6 of 6 cases"
     page.get_by_label("Size from, in mm").fill("3")
     assert _names(page) == ["a hit", "b beside"]
@@ -255,7 +255,7 @@ def test_the_address_opens_a_case_and_back_returns(show: Callable[..., Page]) ->
 def test_arrow_keys_go_through_the_filtered_list(show: Callable[..., Page]) -> None:
     page = show(pages.several())
     for outcome in ("missed", "false alarm", "correct normal"):
-        page.get_by_label(outcome).check()
+        page.get_by_role("checkbox", name=outcome).check()
     page.locator("h2").click()
     _go(page, "c missed")  # the first that is left
     assert page.inner_text("#place") == "1 of 4"
@@ -386,6 +386,24 @@ def test_cases_of_different_shapes_follow_each_other(show: Callable[..., Page]) 
     np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
 
 
+def test_quick_fingers_end_at_the_last_case(show: Callable[..., Page]) -> None:
+    content = [one for n in range(3) for one in (pages.volume(f"volume {n}"), pages.case(f"flat {n}"))]
+    page = show(pages.browser(*content, maps=[pages.MODEL]))
+    page.evaluate(
+        """async () => {
+          for (let n = 0; n < 11; n++) {
+            dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+            await new Promise((done) => setTimeout(done, n % 3));
+            for (const id of ["opacity", "outline"]) document.getElementById(id).dispatchEvent(new Event("input"));
+          }
+        }"""
+    )
+    _go(page, "flat 2")
+    assert page.inner_text("#place") == "6 of 6"
+    assert page.locator("#planes canvas").count() == 1
+    np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
+
+
 def test_dark_and_light_follow_the_reader(show: Callable[..., Page]) -> None:
     found = {}
     for scheme in ("light", "dark"):
@@ -417,6 +435,7 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(show: Callable[
              !one.ariaLabel && !one.textContent.trim()).map((one) => one.outerHTML)"""
     )
     assert nameless == []
+    assert page.get_by_role("link", name="hit volume P 0.90 · 3.40 mm · d′ 7.5").count() == 1
     page.evaluate("document.body.tabIndex = -1; document.body.focus()")
     reached = []
     for _ in range(40):

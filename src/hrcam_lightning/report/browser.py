@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
 import nibabel as nib
@@ -16,12 +17,12 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.report.arrays import COARSE, FINE, GREY, Bools, Floats, Store, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 COLOURS = "inferno"
 """Rises evenly in lightness, so that it is read without colour vision and in grey; what is weak stays dark."""
 SHARE = 0.9
-"""Share of the cases whose lowest, and whose highest, value stays within the colours, where no scale is given."""
+"""Share of the cases whose highest value, and of those whose lowest, stays within the colours, if no scale is given."""
 OUTCOMES = ("hit", "called", "beside", "missed", "false alarm", "correct normal")
 
 
@@ -75,7 +76,8 @@ class MapKind:
         unit: "logit", or "" for units of its own.
         floor: Whether it has not seen the disease.
         scale: Values at the two ends of the colours, the same for every case, so that a normal image looks normal; if
-            not given, near those that 90 % of the cases keep to.
+            not given, the upper end is one that 90 % of the maps of a finding keep to, of the cases that have it: with
+            all cases a rare finding would have the scale of normal images, which would then look ill.
     """
 
     name: str
@@ -100,6 +102,14 @@ class Browser:
     cases: tuple[CaseView, ...]
 
 
+class _Ends(NamedTuple):
+    """Lowest and highest value of a map, and whether the case has what it is the map of."""
+
+    low: float
+    high: float
+    found: bool
+
+
 def browser_html(browser: Browser) -> str:
     """The browser's controls, and its data in one ``<script type="application/json">``.
 
@@ -107,12 +117,8 @@ def browser_html(browser: Browser) -> str:
         InputError: If a map holds values that are not finite, or is not of its image's shape, or if two cases have
             one name.
     """
-    names = [case.case for case in browser.cases]
-    if (
-        double := next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    ):
+    counted = Counter(case.case for case in browser.cases)
+    if double := next((name for name, count in counted.items() if count > 1), None):
         raise InputError(f"{double}: more than one case has this name, so that no link can tell them apart; rename one")
     markup = (files(__package__) / "assets" / "browser.html").read_text(encoding="utf-8")
     return f'{markup}<script type="application/json" id="browser-data">{embedded(_content(browser))}</script>\n'
@@ -128,14 +134,18 @@ def _content(browser: Browser) -> dict[str, Any]:
     coarse = {kind.name for kind in browser.maps if kind.floor}
     cases = [_case(case, coarse, store) for case in browser.cases]
     kinds = [
-        _kind(kind, browser.classes, [case["maps"].get(kind.name, {}) for case in cases], store)
+        _kind(
+            kind,
+            browser.classes,
+            [end for case in cases for end in _ends(case, case["maps"].get(kind.name, {}), store)],
+        )
         for kind in browser.maps
     ]
     levels = list(dict.fromkeys(name for case in browser.cases for name in case.levels))
     # One scale for all levels: what each adds is compared with what the others add.
     unit = browser.maps[0].unit if browser.maps else ""
-    together = [maps for case in cases for maps in case["levels"].values()]
-    kinds += [{**_kind(MapKind(name, None, unit), (), together, store), "level": True} for name in levels]
+    together = [end for case in cases for maps in case["levels"].values() for end in _ends(case, maps, store)]
+    kinds += [{**_kind(MapKind(name, None, unit), (), together), "level": True} for name in levels]
     table = np.rint(255 * mpl.colormaps[COLOURS](np.arange(256))[:, :3]).astype(np.uint8)
     return {
         "classes": list(browser.classes),
@@ -202,17 +212,22 @@ def _frame(case: CaseView) -> dict[str, Any]:
     return {"axes": axes, "flips": flips, "spacing": [float(case.spacing[axis]) for axis in axes], "affine": affine}
 
 
-def _kind(kind: MapKind, classes: Sequence[str], maps: Iterable[Mapping[str, int]], store: Store) -> dict[str, Any]:
-    ends = [
-        (store.arrays[place]["low"], store.arrays[place]["high"]) for by_class in maps for place in by_class.values()
+def _ends(case: Mapping[str, Any], maps: Mapping[str, int], store: Store) -> list[_Ends]:
+    found = case["truth"] or ()
+    return [
+        _Ends(store.arrays[place]["low"], store.arrays[place]["high"], label in found) for label, place in maps.items()
     ]
-    lows, highs = np.array(ends or [(0.0, 1.0)]).T
-    low, high = kind.scale or (float(np.quantile(lows, 1 - SHARE)), float(np.quantile(highs, SHARE)))
+
+
+def _kind(kind: MapKind, classes: Sequence[str], ends: Sequence[_Ends]) -> dict[str, Any]:
+    lows, highs = [end.low for end in ends] or [0.0], [end.high for end in ends] or [1.0]
+    found = [end.high for end in ends if end.found] or highs
+    low, high = kind.scale or (float(np.quantile(lows, 1 - SHARE)), float(np.quantile(found, SHARE)))
     if not low < high:  # nothing but constant maps
         low, high = low - 0.5, low + 0.5
     given = kind.threshold if isinstance(kind.threshold, Mapping) else dict.fromkeys(classes, kind.threshold)
     thresholds = {name: float(value) for name, value in given.items() if value is not None and np.isfinite(value)}
-    reached = [low, high, *thresholds.values(), float(lows.min()), float(highs.max())]
+    reached = [low, high, *thresholds.values(), min(lows), max(highs)]
     return {
         "name": kind.name,
         "unit": kind.unit,

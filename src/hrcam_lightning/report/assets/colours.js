@@ -31,9 +31,9 @@ function withUnit(value, kind) {
   return kind.unit ? `${written(value)} ${kind.unit}` : written(value);
 }
 
-// Round numbers for a scale, five or so.
+// Round numbers for a scale, eight at most.
 function ticksOf(low, high) {
-  const rough = (high - low) / 5;
+  const rough = (high - low) / 8;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= rough);
   const ticks = [];

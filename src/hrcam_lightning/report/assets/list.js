@@ -37,7 +37,7 @@ class CaseList {
     const best = highest(one);
     const facts = [best ? (classes.length > 1 ? `${best[0]} ${best[1].toFixed(2)}` : `P ${best[1].toFixed(2)}`) : "",
       one.size_mm === null ? "" : `${written(one.size_mm)} mm`, one.dprime === null ? "" : `d′ ${one.dprime.toFixed(1)}`];
-    link.append(outcomeChip(one.outcome), textIn("span", one.case, "name"), textIn("span", facts.filter(Boolean).join(" · "), "facts"));
+    link.append(outcomeChip(one.outcome, true), textIn("span", one.case, "name"), textIn("span", facts.filter(Boolean).join(" · "), "facts"));
     item.append(link);
     return item;
   }
@@ -138,9 +138,12 @@ function between(value, name) {
   return value !== null && (!low || value >= Number(low)) && (!high || value <= Number(high));
 }
 
-function outcomeChip(outcome) {
+// A sign of its own for each outcome, beside its colour; read aloud where no word stands with it.
+function outcomeChip(outcome, alone = false) {
   const chip = textIn("span", GLYPHS[outcome] ?? "·", "glyph");
   chip.dataset.outcome = outcome;
   chip.title = outcome;
+  if (alone && outcome) chip.role = "img", (chip.ariaLabel = outcome);
+  else chip.ariaHidden = "true";
   return chip;
 }

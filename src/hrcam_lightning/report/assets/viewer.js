@@ -59,7 +59,9 @@ class Viewer {
     showFacts(one, this.data.classes);
     const image = await one.array(one.image);
     if (one !== this.current) return; // somebody was quicker
+    this.ready = one; // its image is there: from now on it can be painted
     this.image = image;
+    this.map = null;
     this.at = image.shape.map((n) => Math.floor(n / 2));
     this.buildPlanes();
     const mask = await one.mask(this.controls.label);
@@ -137,7 +139,7 @@ class Viewer {
   async goTo(what) {
     const one = this.current, mask = await one.mask(this.controls.label);
     const map = await one.map(this.controls.kind, this.controls.label);
-    if (one !== this.current) return;
+    if (one !== this.current || one !== this.ready) return;
     if (what === "lesion" && mask) this.at = centreOf(mask);
     else if (map) this.at = peakOf(map);
     await this.draw();
@@ -145,10 +147,10 @@ class Viewer {
 
   async draw() {
     const one = this.current, { controls, image } = this, { kind, label } = controls;
-    if (!one || !this.planes) return;
+    if (!one || one !== this.ready) return;
     const mask = await one.mask(label), map = kind ? await one.map(kind, label) : null;
     const maps = await Promise.all(this.tiles.map((tile) => tile.kind && one.map(tile.kind, label)));
-    if (one !== this.current || image !== this.image || kind !== controls.kind || label !== controls.label) return;
+    if (one !== this.current || kind !== controls.kind || label !== controls.label) return;
     this.map = map;
     const volume = image.shape.length === 3, truth = byId("outline").checked && mask;
     const highest = map && peakOf(map), peak = byId("peak").checked && highest;
@@ -190,11 +192,11 @@ class Viewer {
 
   // The value under the pointer; without one, at the crosshair or at the map's peak.
   tell(voxel) {
-    const { image, map, current } = this, volume = image.shape.length === 3;
+    const { image, map, ready } = this, volume = image.shape.length === 3;
     const at = voxel ?? (volume || !map ? this.at : peakOf(map)), index = indexOf(at, image.shape);
     const value = map ? ` · ${this.controls.kind.name} ${withUnit(valueAt(map, index), this.controls.kind)}` : "";
     const where = voxel ? "" : volume ? "crosshair: " : "peak: ";
-    byId("readout").textContent = `${where}${current.describe(at, image.shape)}${value} · image ${written(valueAt(image, index))}`;
+    byId("readout").textContent = `${where}${ready.describe(at, image.shape)}${value} · image ${written(valueAt(image, index))}`;
   }
 }
 
