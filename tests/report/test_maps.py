@@ -75,6 +75,22 @@ def test_only_the_wanted_cases_are_kept_and_all_are_rated(task: LocalizationTask
 
 
 @torch.no_grad()
+def test_maps_that_are_no_numbers_are_left_out(task: LocalizationTask) -> None:
+    collector = MapCollector(["a", "b"], None, [Explainer("center")], with_levels=True)
+    batch = _batch(["a", "b"], 1)
+    collector.on_test_batch_end(SimpleNamespace(), task, {"output": task(batch["image"])}, batch, 0)  # type: ignore[arg-type]
+    assert collector.drop_broken() == set()
+    assert list(collector.seen["a"].maps) == ["model", "center"]
+    assert len(collector.seen["a"].levels) == 3
+    collector.seen["b"].maps["center"][0, 1, 1, 1] = np.inf
+    assert collector.drop_broken() == {"center"}
+    assert [list(one.maps) for one in collector.seen.values()] == [["model"], ["model"]]
+    collector.seen["a"].maps["model"][2, 0, 0, 0] = np.nan
+    assert collector.drop_broken() == {"model"}
+    assert [list(one.levels) for one in collector.seen.values()] == [[], []]
+
+
+@torch.no_grad()
 def test_for_a_comparison_the_models_map_is_enough(task: LocalizationTask) -> None:
     collector = MapCollector(["a"], None, [], with_levels=False, others=5)
     batch = _batch(["a", "b"], 1)
