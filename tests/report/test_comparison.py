@@ -138,6 +138,7 @@ def test_what_cannot_be_reported_is_said_in_a_sentence(
     words = error("mine", "--out", "x.html")
     assert "mine holds 2 sets, a page each: give one of them with --out, as mine/second" in words
     assert "--ckpt_path is of a run" in error("mine", "--ckpt_path", "last")
+    assert "--data.test_split is of a run" in error("mine", "--data.test_split", "reversed")
     for path in board.rglob("job.json"):
         path.write_text(json.dumps(asdict(Record("key", "data", state="failed"))))
     assert "no experiment is finished" in error("mine/tiny")

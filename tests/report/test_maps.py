@@ -37,7 +37,8 @@ def task() -> LocalizationTask:
 def _batch(names: list[str], seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(len(names), 3, 8, 8, 4, dtype=torch.bool)
-    mask[:, 0, 2:4, 3, 1] = True
+    for place in range(len(names)):
+        mask[place, 0, 2:4, 3, place] = True
     return {
         "image": torch.randn(len(names), 1, 8, 8, 4, generator=generator),
         "label": torch.zeros(len(names), dtype=torch.long),

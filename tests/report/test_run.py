@@ -181,6 +181,8 @@ def test_pictures_of_another_network_never_stand_beside_the_figures(
     torch.save(content, run / "other.ckpt")
     words = error_of(capsys, monkeypatch, "report", "run", "--ckpt_path", "run/other.ckpt")
     assert "it is not the network, or these are not the images, that were tested" in words
+    words = error_of(capsys, monkeypatch, "report", "run", "--data.test_split", "val")  # as a test may be given
+    assert "tells of 6 cases, and the data now have 6, or others" in words
     rows = (run / "test/cases.csv").read_text().splitlines()
     (run / "test/cases.csv").write_text("\n".join(rows[:-1]) + "\n")
     assert "tells of 5 cases, and the data now have 6" in error_of(capsys, monkeypatch, "report", "run")
@@ -198,6 +200,7 @@ def test_what_cannot_be_reported_is_said_in_a_sentence(
     assert "empty holds no run (config.yaml), no comparison" in error("empty")
     assert "the following arguments are required" in error()
     assert "argument --cases" in error("run", "--cases", "0")
+    assert "--bogus" in error("run", "--bogus", "1")
     assert "run/none.ckpt: no such checkpoint" in error("run", "--ckpt_path", "run/none.ckpt")
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["data"]["init_args"]["cases"] = "gone/cases.csv"

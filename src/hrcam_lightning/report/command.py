@@ -46,12 +46,12 @@ def run(args: Sequence[str], build: Build) -> None:
     Raises:
         InputError: If there is nothing to report on; no page was written by then.
     """
-    arguments = _parser().parse_args(args)
+    arguments, more = _parser().parse_known_args(args)
     folder: Path = arguments.folder
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give that of a run, of a comparison or of predictions")
     console = Console(soft_wrap=True, highlight=False)
-    for out, write in _pages(folder, arguments, build):
+    for out, write in _pages(folder, arguments, more, build):
         started = time.monotonic()
         check_writable(out.parent)
         size, about = write(out)
@@ -61,7 +61,7 @@ def run(args: Sequence[str], build: Build) -> None:
             console.print("It is large to open and to mail: --cases makes it smaller.")
 
 
-def _pages(folder: Path, arguments: argparse.Namespace, build: Build) -> list[Page]:
+def _pages(folder: Path, arguments: argparse.Namespace, more: list[str], build: Build) -> list[Page]:
     """What is to be written, and by whom.
 
     Raises:
@@ -69,10 +69,10 @@ def _pages(folder: Path, arguments: argparse.Namespace, build: Build) -> list[Pa
     """
     out, limit = arguments.out, arguments.cases
     if (folder / "config.yaml").is_file():
-        checkpoint = arguments.ckpt_path or "best"
-        return [(out or folder / PAGE, lambda page: write_run(folder, page, limit, checkpoint, build))]
-    if arguments.ckpt_path:
-        raise InputError(f"--ckpt_path is of a run, but {folder} is none: leave it out")
+        words = ["--ckpt_path", arguments.ckpt_path or "best", *more]
+        return [(out or folder / PAGE, lambda page: write_run(folder, page, limit, words, build))]
+    if more or arguments.ckpt_path:
+        raise InputError(f"{(more or ['--ckpt_path'])[0]} is of a run, but {folder} is none: leave it out")
     if (folder / PREDICTIONS).is_file():
         return [(out or folder / PAGE, lambda page: write_predictions(folder, page, limit))]
     sets = sets_of(folder)
@@ -91,7 +91,8 @@ def _comparison(folder: Path, limit: int | None, build: Build, page: Path) -> tu
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="hrcam report", description=SUMMARY)
+    about = f"{SUMMARY} Of a run, options that its test was given are given again, as --data.test_split reversed."
+    parser = _Parser(prog="hrcam report", description=about, allow_abbrev=False)
     parser.add_argument("folder", type=Path, metavar="RUN_OR_COMPARISON_OR_PREDICTIONS")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=f"the page; {PAGE} in the folder if not given")
     parser.add_argument(

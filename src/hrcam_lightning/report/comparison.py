@@ -95,7 +95,7 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
     builts: dict[str, Built] = {}
     made: dict[str, MapCollector] = {}
     for name, tested in firsts.items():
-        builts[name] = build(test_words(tested.folder, "best"))
+        builts[name] = build(test_words(tested.folder, "--ckpt_path", "best"))
         count = limit if name == home else len(made[home].seen)
         made[name] = collect(tested, builts[name], order, count, len(firsts) - 1)
     classes = builts[home].task.classes

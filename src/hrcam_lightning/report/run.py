@@ -45,14 +45,14 @@ CURVES = (
 )
 
 
-def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build: Build) -> tuple[int, str]:
+def write_run(folder: Path, out: Path, limit: int | None, words: Sequence[str], build: Build) -> tuple[int, str]:
     """Write the page of a tested run.
 
     Args:
         folder: Of the run.
         out: The page.
         limit: How many cases it shows; None for as many as make a page of some 10 MB.
-        checkpoint: File, or ``best`` or ``last`` of the run.
+        words: Options that its test was given, the checkpoint among them.
         build: From the words of a command to what it comes to.
 
     Returns:
@@ -62,7 +62,7 @@ def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build
         InputError: If the run was never tested, or something that it was made of is not there any more.
     """
     tested = read_evaluation(folder)
-    built = build(test_words(folder, checkpoint))
+    built = build(test_words(folder, *words))
     made = collect(tested, built, order_of(outcomes_of(tested)), limit)
     classes = built.task.classes
     assert classes is not None
@@ -97,12 +97,12 @@ def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build
     return write_page(out, f"{folder.resolve().name}: test", about, sections, browser, scripts()), about
 
 
-def test_words(folder: Path, checkpoint: str) -> list[str]:
-    """What is typed to test a run, in one process and without a logger."""
+def test_words(folder: Path, *words: str) -> list[str]:
+    """What is typed to test a run, in one process and without a logger; with further words."""
     return [
-        "test", "-c", str(folder / "config.yaml"), "--ckpt_path", checkpoint,
+        "test", "-c", str(folder / "config.yaml"),
         "--trainer.default_root_dir", str(folder), "--trainer.logger", "false", "--trainer.callbacks", "null",
-        "--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto",
+        "--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto", *words,
     ]  # fmt: skip
 
 
