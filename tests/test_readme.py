@@ -22,6 +22,7 @@ PAGES = (
     "docs/data.md",
     "docs/filtered.md",
     "docs/compare.md",
+    "docs/report.md",
 )
 README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
@@ -58,6 +59,7 @@ def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixtu
         "filtered-retrain",
         "cases",
         "compare",
+        "report",
     }
     for command in commands:
         words = command[1:3] if command[1] == "cases" else command[1:2]

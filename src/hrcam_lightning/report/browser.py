@@ -23,7 +23,7 @@ COLOURS = "inferno"
 """Rises evenly in lightness, so that it is read without colour vision and in grey; what is weak stays dark."""
 SHARE = 0.9
 """Share of the cases whose highest value, and of those whose lowest, stays within the colours, if no scale is given."""
-OUTCOMES = ("hit", "beside", "missed", "false alarm", "correct normal")
+OUTCOMES = ("hit", "called", "beside", "missed", "false alarm", "correct normal")
 
 
 @dataclass(frozen=True)

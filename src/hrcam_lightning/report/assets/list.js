@@ -1,6 +1,6 @@
 // The list of cases, what is asked of them, and their order.
 
-const GLYPHS = { hit: "●", beside: "◐", missed: "○", "false alarm": "▲", "correct normal": "–" };
+const GLYPHS = { hit: "●", called: "◎", beside: "◐", missed: "○", "false alarm": "▲", "correct normal": "–" };
 
 class CaseList {
   constructor(data, onChange) {
