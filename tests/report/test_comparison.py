@@ -21,6 +21,7 @@ from hrcam_lightning.compare.table import write_leaderboard
 from hrcam_lightning.files import write_csv
 from hrcam_lightning.report import comparison
 from hrcam_lightning.report.board import read_rows
+from hrcam_lightning.report.page import write_page
 from tests.command_line import error_of, rows_of
 
 if TYPE_CHECKING:
@@ -67,11 +68,10 @@ def test_finished_experiments_stand_side_by_side(
     board: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: dict[str, Any] = {}
-    real = comparison.write_page
 
     def keep(*args: Any) -> int:
         kept.update(zip(("path", "title", "lead", "sections", "browser"), args, strict=False))
-        return real(*args)
+        return write_page(*args)
 
     monkeypatch.setattr(comparison, "write_page", keep)
     main(["report", "mine"])

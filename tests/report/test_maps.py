@@ -66,12 +66,28 @@ def test_only_the_wanted_cases_are_kept_and_all_are_rated(task: LocalizationTask
         np.testing.assert_allclose(seen.maps["center"], explain(task.network, image, "center")[0], atol=1e-6)
         np.testing.assert_array_equal(seen.image, image[0, 0])
         np.testing.assert_array_equal(seen.masks, batch["mask"][1])
-        assert seen.spacing == (1, 2, 3)
+        assert list(seen.spacing) == [1, 2, 3]
         assert list(seen.levels) == ["stride 1", "stride 2", "stride 4"]
         # With the offsets, which take their means away, the levels add up to the evidence.
         levels = zip(seen.levels.values(), np.array(collector.offsets()), strict=True)
         shown = sum(level + offset[:, None, None, None] for level, offset in levels)
         np.testing.assert_allclose(shown, seen.maps["model"], atol=1e-4)
+
+
+@torch.no_grad()
+def test_maps_that_are_no_numbers_are_left_out(task: LocalizationTask) -> None:
+    collector = MapCollector(["a", "b"], None, [Explainer("center")], with_levels=True)
+    batch = _batch(["a", "b"], 1)
+    collector.on_test_batch_end(SimpleNamespace(), task, {"output": task(batch["image"])}, batch, 0)  # type: ignore[arg-type]
+    assert collector.drop_broken() == set()
+    assert list(collector.seen["a"].maps) == ["model", "center"]
+    assert len(collector.seen["a"].levels) == 3
+    collector.seen["b"].maps["center"][0, 1, 1, 1] = np.inf
+    assert collector.drop_broken() == {"center"}
+    assert [list(one.maps) for one in collector.seen.values()] == [["model"], ["model"]]
+    collector.seen["a"].maps["model"][2, 0, 0, 0] = np.nan
+    assert collector.drop_broken() == {"model"}
+    assert [list(one.levels) for one in collector.seen.values()] == [[], []]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -15,13 +16,12 @@ from hrcam_lightning.callbacks.journal import Journal
 from hrcam_lightning.callbacks.prediction_files import COLUMNS, Prediction, write_prediction
 from hrcam_lightning.cli import main
 from hrcam_lightning.data.frame import Framing, Grid
+from hrcam_lightning.data.table import files_of_source
 from hrcam_lightning.files import write_csv
 from hrcam_lightning.report import predictions
 from tests.command_line import again, error_of, load, rows_of, save
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hrcam_lightning.report.browser import Browser
 
 
@@ -88,12 +88,12 @@ def test_volumes_of_two_classes(tmp_path: Path, kept: dict[str, Any]) -> None:
         np.testing.assert_array_equal(case.maps["model"]["mass"], own[0])
         np.testing.assert_array_equal(case.maps["model"]["node/ule"], own[1])
         np.testing.assert_array_equal(case.image[1, 2], number + np.arange(3.0))
-        assert case.spacing == (1, 1, 2)
-        np.testing.assert_array_equal(case.affine, affine)  # type: ignore[arg-type]
+        assert list(case.spacing) == [1, 1, 2]
+        np.testing.assert_array_equal(case.affine, affine)
         assert (case.truth, case.outcome, case.masks) == (None, "", {})
         assert case.called == (("mass",) if (own[0] >= 2).any() else ())
         assert case.probabilities == {"mass": 0.25, "node/ule": 0.75}
-    assert browser.cases[0].facts["lesions, mass"] >= 2
+    assert float(browser.cases[0].facts["lesions, mass"]) >= 2
     assert "SHA-256 abc" in kept["sections"][0].html
     main(["report", str(tmp_path / "out"), "--cases", "1"])
     assert len(kept["browser"].cases) == 1
@@ -111,6 +111,12 @@ def test_pictures_have_masks_of_their_own(tmp_path: Path, kept: dict[str, Any]) 
     np.testing.assert_array_equal(case.maps["model"]["mass"], maps[0, 0])
     assert (case.affine, case.spacing) == (None, (1, 1))
     assert kept["browser"].maps[0].threshold == {"mass": 3}
+
+
+def test_what_a_case_was_read_from() -> None:
+    source = "slices 3:9|/a b/c.nii.gz#2 12 34|/d 5 6.png"
+    assert files_of_source(source) == [Path("/a b/c.nii.gz#2"), Path("/d 5 6.png")]
+    assert files_of_source("") == []
 
 
 def test_what_a_crop_left_out_is_lowest(tmp_path: Path, kept: dict[str, Any]) -> None:

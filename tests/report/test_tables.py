@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hrcam_lightning.report.board import board_html, claims_html, differences_of, reference_of, whole_board_html
 from hrcam_lightning.report.tables import (
     Cell,
@@ -45,7 +47,7 @@ def test_a_figure_stands_above_its_interval_or_says_why_it_is_undefined() -> Non
 
 
 def test_the_ideal_observer_and_the_share_of_it_stand_last() -> None:
-    figures = {
+    figures: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"auroc": ENTRY, "pointing": {"value": None, "n": 0, "reason": "no mask"}, "secret": ENTRY},
         "random": {"pointing": {"value": 0.125, "low": 0.1, "high": 0.2, "n": 3}},
         "ceiling": {"auroc": {**ENTRY, "value": 0.75, "kind": "upper_bound"}},

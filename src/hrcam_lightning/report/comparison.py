@@ -174,7 +174,11 @@ def _browser(
     spacings = {case: one.spacing for case, one in own.items()}
     facts = {name: case_facts(tested, classes, spacings) for name, tested in firsts.items()}
     shapes = {case: one.image.shape for case, one in own.items()}
-    fits = [name for name, one in made.items() if {case: of.image.shape for case, of in one.seen.items()} == shapes]
+    fits = [
+        name
+        for name, one in made.items()
+        if {case: of.image.shape for case, of in one.seen.items()} == shapes and not one.drop_broken()
+    ]
     cases = []
     for case in sorted(own):
         seen, told = own[case], facts[home][case]
@@ -200,7 +204,7 @@ def _browser(
     about += f" Outcomes, and the probabilities in the list, are those of {home}, seed {_seed(firsts[home])}."
     left = [name for name in made if name not in fits]
     if left:
-        about += f" The maps of {', '.join(left)} are on another grid, and are not shown."
+        about += f" The maps of {', '.join(left)} are on another grid, or hold NaN, and are not shown."
     return Browser(tuple(classes), tuple(kinds), tuple(cases)), about
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -99,6 +99,15 @@ class MapCollector(Callback):
     thresholds: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     _finder: ScaleFinder = field(default_factory=ScaleFinder)
     _wanted: frozenset[str] | None = None
+
+    def drop_broken(self) -> set[str]:
+        """Leave out the maps that hold NaN or infinity in any case, of the model also its levels; says which."""
+        kept = [(name, own) for one in self.seen.values() for name, own in one.maps.items()]
+        broken = {name for name, own in kept if not np.isfinite(own).all()}
+        for case, one in self.seen.items():
+            maps = {name: own for name, own in one.maps.items() if name not in broken}
+            self.seen[case] = replace(one, maps=maps, levels={} if MODEL in broken else one.levels)
+        return broken
 
     def offsets(self) -> list[list[float]]:
         """What is added to each level and class to be shown, see `MapScale`: a level without its mean."""

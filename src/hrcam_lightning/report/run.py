@@ -67,16 +67,19 @@ def write_run(folder: Path, out: Path, limit: int | None, checkpoint: str, build
     classes = built.task.classes
     assert classes is not None
     facts = case_facts(tested, classes, {case: one.spacing for case, one in made.seen.items()})
-    cases = [_view(case, made.seen[case], facts[case], classes, made.offsets()) for case in sorted(made.seen)]
+    broken, offsets = made.drop_broken(), made.offsets()
+    cases = [_view(case, made.seen[case], facts[case], classes, offsets) for case in sorted(made.seen)]
     kinds = [
         kind_of(one, one.name, classes, made.thresholds)
         for one in tested.maps
-        if one.name == MODEL or one.explainer is not None
+        if (one.name == MODEL or one.explainer is not None) and one.name not in broken
     ]
     about = shown_sentence(tested, [one.outcome for one in cases])
     unknown = [one.name for one in tested.maps if one.name != MODEL and one.explainer is None]
     if unknown:
         about += f" Not shown, for the test did not say how they are made: {', '.join(unknown)}."
+    if broken:
+        about += f" Not shown, for they hold NaN or infinity: {', '.join(sorted(broken))}."
     maps = [one.name for one in tested.maps]
     sections = [
         Section("What was run", what_html(tested, built), "run"),
@@ -112,6 +115,8 @@ def outcomes_of(tested: Evaluation) -> dict[str, str]:
 def shown_sentence(tested: Evaluation, outcomes: Sequence[str]) -> str:
     """Which cases are shown, of how many."""
     total, errors = len(tested.scores.cases), sum(one in ERRORS for one in outcomes)
+    if not any(outcomes):
+        return f"{len(outcomes):,} of {total:,} test cases are shown below; what the network decides is not known."
     if len(outcomes) == total:
         return (
             f"All {total:,} test cases are shown below, {errors:,} of them missed, beside the lesion or false alarms."
