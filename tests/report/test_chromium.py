@@ -417,6 +417,29 @@ def test_quick_fingers_end_at_the_last_case(show: Callable[..., Page]) -> None:
     np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
 
 
+def test_a_case_that_is_slow_to_unpack_comes_too_late(show: Callable[..., Page]) -> None:
+    page = show(pages.browser(pages.case("flat 0"), pages.volume("volume"), pages.case("flat 1"), maps=[pages.MODEL]))
+    page.evaluate(
+        """() => {
+          const plain = Response.prototype.arrayBuffer, delays = [300];  // of the next array alone, an image
+          Response.prototype.arrayBuffer = async function () {
+            await new Promise((done) => setTimeout(done, delays.shift() ?? 0));
+            return plain.call(this);
+          };
+        }"""
+    )
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(50)
+    _slide(page, "#opacity", 0.6)
+    page.wait_for_timeout(100)
+    assert page.locator("#viewer").get_attribute("data-case") == "flat 0"  # its maps are not painted on another image
+    page.keyboard.press("ArrowRight")
+    _go(page, "flat 1")
+    page.wait_for_timeout(400)
+    assert page.locator("#planes canvas").count() == 1
+    np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
+
+
 def test_dark_and_light_follow_the_reader(show: Callable[..., Page]) -> None:
     found = {}
     for scheme in ("light", "dark"):
