@@ -172,6 +172,17 @@ def test_each_map_and_level_has_its_own_scale_and_threshold(show: Callable[..., 
     np.testing.assert_array_equal(_pixels(page, ".tile canvas", 3), level)
 
 
+def test_colours_end_with_the_scale(show: Callable[..., Page]) -> None:
+    page = show(pages.browser(pages.case("one"), maps=[MapKind("model", -4.0, "logit", scale=(-0.8, 4.0))]))
+    _slide(page, "#opacity", 1)
+    row = _pixels(page)[0]
+    assert (row[:5] == row[0]).all()  # -4 to -0.8
+    assert (row[10:] == row[15]).all()  # 4 to 8
+    assert row[0].tolist() == [0, 0, 4]  # the ends of inferno
+    assert row[15].tolist() == [252, 255, 164]
+    assert len(np.unique(row[4:11], axis=0)) == 7
+
+
 def test_a_normal_case_looks_normal(show: Callable[..., Page]) -> None:
     page = show(pages.several(), "#case=e%20normal")
     np.testing.assert_allclose(_pixels(page), _expected(9.0, 0.0), atol=1)
@@ -354,8 +365,10 @@ def test_three_planes_are_turned_as_in_the_other_pictures(show: Callable[..., Pa
 def test_a_click_links_the_planes(show: Callable[..., Page]) -> None:
     page = show(pages.browser(pages.volume(), maps=[pages.MODEL]))
     labels = page.locator(".plane label")
+    assert page.locator("#planes path.truth").count() == 3
     page.get_by_role("button", name="Go to the peak").click()
     _settle(page)
+    assert page.locator("#planes path.truth").count() == 0  # none of the three slices has the lesion
     assert labels.all_inner_texts() == ["sagittal, slice 5", "coronal, slice 3", "axial, slice 2"]
     assert "model 8.00 logit" in page.inner_text("#readout")
     assert page.locator("#planes path.peak").count() == 3
@@ -400,6 +413,29 @@ def test_quick_fingers_end_at_the_last_case(show: Callable[..., Page]) -> None:
     )
     _go(page, "flat 2")
     assert page.inner_text("#place") == "6 of 6"
+    assert page.locator("#planes canvas").count() == 1
+    np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
+
+
+def test_a_case_that_is_slow_to_unpack_comes_too_late(show: Callable[..., Page]) -> None:
+    page = show(pages.browser(pages.case("flat 0"), pages.volume("volume"), pages.case("flat 1"), maps=[pages.MODEL]))
+    page.evaluate(
+        """() => {
+          const plain = Response.prototype.arrayBuffer, delays = [300];  // of the next array alone, an image
+          Response.prototype.arrayBuffer = async function () {
+            await new Promise((done) => setTimeout(done, delays.shift() ?? 0));
+            return plain.call(this);
+          };
+        }"""
+    )
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(50)
+    _slide(page, "#opacity", 0.6)
+    page.wait_for_timeout(100)
+    assert page.locator("#viewer").get_attribute("data-case") == "flat 0"  # its maps are not painted on another image
+    page.keyboard.press("ArrowRight")
+    _go(page, "flat 1")
+    page.wait_for_timeout(400)
     assert page.locator("#planes canvas").count() == 1
     np.testing.assert_allclose(_pixels(page), _expected(2.0, 0.6), atol=1)
 
