@@ -77,6 +77,13 @@ def compare_small(session: nox.Session) -> None:
         list(pool.map(compare, sorted(Path("configs/compare").glob("*.yaml"))))
 
 
+@nox.session(reuse_venv=True, default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation as a site in build/docs; warnings are errors. It needs no torch."""
+    _install(session, "docs", package=False)
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Wheel and source distribution in dist/."""

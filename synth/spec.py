@@ -177,7 +177,7 @@ class PhantomSpec:
         return spec
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data that :meth:`from_dict` takes back."""
+        """Return plain data that `from_dict` takes back."""
         values: dict[str, Any] = plain(self)
         return values
 

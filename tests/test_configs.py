@@ -21,7 +21,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 SPECS = sorted((ROOT / "configs/synth").glob("*.yaml"))
 QUICK = [
     "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2",
-    "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false", "--data.batch_size", "4",
+    "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false", "--data.batch_size", "2",
 ]  # fmt: skip
 
 
@@ -55,14 +55,7 @@ def test_a_configuration_trains_and_tests(config: Path, checkout: Path, monkeypa
     monkeypatch.chdir(checkout)
     main(["fit", "-c", f"configs/{config.name}", *QUICK])
     run = yaml.safe_load(config.read_text())["trainer"]["default_root_dir"]
-    limits = [
-        "--trainer.limit_test_batches",
-        "1",
-        "--trainer.enable_progress_bar",
-        "false",
-        "--trainer.accelerator",
-        "cpu",
-    ]
+    limits = ["--trainer.limit_test_batches", "1", *QUICK[-4:], *QUICK[:2]]
     main(["test", "-c", f"configs/{config.name}", "--ckpt_path", f"{run}/best.ckpt", *limits])
     assert Path(run, "test/metrics.json").is_file()
 

@@ -74,8 +74,8 @@ def test_the_whole_protocol_and_going_on_after_a_kill(
     watch = Watch(monkeypatch)
     main(command(tiny_set / "cases.csv"))
     folder = Path("run/filtered_retrain")
-    files = ["config.yaml", "dice.csv", "examples.png", "logits", "maps", "metrics.json", "results.csv", "scores.png"]
-    assert sorted(path.name for path in folder.iterdir()) == [*files, "table.md"]
+    files = ["cases.csv", "config.yaml", "dice.csv", "examples.png", "logits", "maps", "metrics.json", "results.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == [*files, "scores.png", "table.md"]
     assert not list(folder.rglob(".part*"))
 
     _maps_are_by_networks_that_have_not_seen_the_case(watch)
@@ -137,9 +137,17 @@ def _figures_are_those_of_the_logits(folder: Path, tiny_set: Path) -> None:
     assert [(row["kind"], row["seed"]) for row in rows] == [(kind, seed) for kind in KINDS for seed in ("0", "1")]
     cases = [row for row in rows_of(tiny_set / "cases.csv") if row["split"] == "test"]
     labels = np.array([row["label"] != "normal" for row in cases])
+    tested = rows_of(folder / "cases.csv")
+    assert [(row["case"], row["label"]) for row in tested] == [
+        (row["case"], str(int(label))) for row, label in zip(cases, labels.tolist(), strict=True)
+    ]
+    assert [row["subject"] for row in tested] == [row["subject"] for row in cases]
     for kind in KINDS:
         mine = [row for row in rows if row["kind"] == kind]
         logits = np.stack([np.load(next(folder.glob(f"logits/{kind}_{seed}-*"))) for seed in (0, 1)])
+        for seed in (0, 1):
+            written = np.array([row[f"{kind}/seed_{seed}"] for row in tested], np.float32)
+            np.testing.assert_array_equal(written, logits[seed].astype(np.float32))
         gaps = logits[:, labels, None] - logits[:, None, ~labels]
         areas = ((gaps > 0) + 0.5 * (gaps == 0)).mean((1, 2))
         assert [float(row["auroc"]) for row in mine] == pytest.approx(areas.tolist(), abs=1e-5)

@@ -68,8 +68,9 @@ class LocalizationMetrics(Callback):
         recall: Share of validation lesions whose peak reaches the threshold.
         tolerance: Pixels by which the peak may miss the lesion in ``pointing@…px``.
         radius: Pixels that two detections (FROC) are apart at least.
-        explainers: What stands beside the model's own map: names of `hrcam_lightning.explain.NAMES`, or mappings as
-            ``{method: layercam, layers: pyramid, name: fused}``. They explain the network on the image as it is.
+        explainers: What stands beside the model's own map: names of `hrcam_lightning.explain.NAMES`, dotted names of
+            functions of yours, or mappings as ``{method: layercam, layers: pyramid, name: fused}``. They explain the
+            network on the image as it is.
 
     Raises:
         InputError: If `recall` is not a share, a distance is out of range, or an explainer is unknown.

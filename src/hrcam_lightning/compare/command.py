@@ -15,18 +15,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hrcam_lightning.compare.cluster import open_cluster
 from hrcam_lightning.compare.datasets import check_data, data_hash, draw
 from hrcam_lightning.compare.leaderboard import Row, leaderboard, ordered
 from hrcam_lightning.compare.plan import check_records, make_plan, read_record
-from hrcam_lightning.compare.runner import alone, run_job
+from hrcam_lightning.compare.runner import alone, run_here
 from hrcam_lightning.compare.schema import read_comparison
 from hrcam_lightning.compare.scores import read_run
+from hrcam_lightning.compare.studies import read_study
 from hrcam_lightning.compare.table import COSTS, leaderboard_table, write_costs, write_leaderboard
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from hrcam_lightning.compare.cluster import Cluster
     from hrcam_lightning.compare.plan import Job, Plan, Record, State
     from hrcam_lightning.compare.schema import Comparison, DataSet
     from hrcam_lightning.compare.scores import Run
@@ -57,6 +60,7 @@ def run(args: Sequence[str], version: str, resolve: Callable[[Sequence[str]], st
     out: Path = arguments.out or Path("runs/compare") / comparison.name
     known = functools.cache(lambda words: resolve(list(words)))  # each is asked for twice, and takes seconds
     console = Console(soft_wrap=True, highlight=False)
+    cluster = None if arguments.slurm is None else open_cluster(arguments.slurm, out, comparison.budget_minutes)
     for data in comparison.data:
         check_data(data)
     if arguments.dry_run:
@@ -72,11 +76,13 @@ def run(args: Sequence[str], version: str, resolve: Callable[[Sequence[str]], st
             hashes = {one.name: _ready(one, console.print) for one in comparison.data}
             plan = make_plan(comparison, out, hashes, version, known)
             check_records(plan)
-            _run_all(plan, comparison, lock, console)
+            _run_all(plan, comparison, cluster or lock, console)
             for data in comparison.data:
                 _conclude(plan, comparison, data, out / data.name, console)
     except KeyboardInterrupt:
         console.print("Interrupted: the same command goes on where this one stopped.")
+        if cluster:
+            console.print("What was submitted goes on; the same command waits for it, scancel ends it.")
         sys.exit(130)
 
 
@@ -85,6 +91,10 @@ def _parser() -> _Parser:
     parser.add_argument("-c", "--config", type=Path, required=True, metavar="YAML", help="file of configs/compare/")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="runs/compare/NAME if not given")
     parser.add_argument("--small", action="store_true", help="the small form: its section 'small'")
+    parser.add_argument(
+        "--slurm", nargs="?", const="{}", metavar="OPTIONS",
+        help="submit each job to SLURM, with options of sbatch as YAML: '{partition: gpu, gpus_per_node: 1}'",
+    )  # fmt: skip
     parser.add_argument("--dry_run", action="store_true", help="print what would be done, and an estimate")
     return parser
 
@@ -124,17 +134,22 @@ def _estimate(plan: Plan, records: Mapping[str, Record | None], states: Mapping[
     return f"{len(left)} jobs to do: about {seconds / 60:.0f} min, by the {len(took[''])} that are finished."
 
 
-def _run_all(plan: Plan, comparison: Comparison, lock: int, console: Console) -> None:
+def _run_all(plan: Plan, comparison: Comparison, where: Cluster | int, console: Console) -> None:
+    """Bring all jobs to their end, on a cluster, or here under a lock."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    budget = comparison.budget_minutes
+    states = {job.name: job.state(read_record(job.folder), budget) for job in plan.jobs}
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(comparison.name, total=len(plan.jobs))
-        for job in plan.jobs:
+
+        def begin(job: Job) -> None:
             bar.update(task, description=job.name)
-            state = job.state(read_record(job.folder), comparison.budget_minutes)
-            if state == "finished":
+
+        ended = run_here(plan.jobs, budget, where, begin) if isinstance(where, int) else where.run(plan.jobs, begin)
+        for job, record in ended:
+            if states[job.name] == "finished":
                 console.print(f"{job.name}: done before")
-            elif state != "over budget":
-                record = run_job(job, state, comparison.budget_minutes, lock)
+            elif states[job.name] != "over budget":
                 minutes = (record.train_seconds + record.test_seconds) / 60
                 console.print(f"{job.name}: {record.state}, {minutes:.1f} min {record.reason}".rstrip(), markup=False)
             bar.advance(task)
@@ -150,14 +165,15 @@ def _conclude(plan: Plan, comparison: Comparison, data: DataSet, folder: Path, c
     cases: tuple[str, ...] | None = None
     for job, record in zip(jobs, records, strict=True):
         if record.state == "finished":
-            made = read_run(job.folder / "test")
-            cases = cases or made.cases
-            if made.cases == cases:
-                runs.setdefault(job.experiment, {})[job.seed] = made
-                sizes[job.experiment] = record.parameters
+            made = read_study(job.results, job.experiment) if job.study else {job.row: read_run(job.results)}
+            cases = cases or made[job.row].cases
+            if made[job.row].cases == cases:
+                for name, one in made.items():
+                    runs.setdefault(name, {})[job.seed] = one
+                sizes[job.row] = record.parameters
                 continue
             record = replace(record, reason="its test cases are others than those of the first run")
-        reasons.setdefault(job.experiment, []).append(f"seed {job.seed}: {record.reason}")
+        reasons.setdefault(job.row, []).append(f"seed {job.seed}: {record.reason}")
     rows = leaderboard(runs, comparison.reference, plan.floors) if runs else []
     rows = [replace(row, parameters=sizes.get(row.name), reason="; ".join(reasons.get(row.name, []))) for row in rows]
     rows += [Row(name, "failed", reason="; ".join(texts)) for name, texts in reasons.items() if name not in runs]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from hrcam_lightning.callbacks.explainers import explainers_of
 from hrcam_lightning.callbacks.localization import DEFAULT
 from hrcam_lightning.checkpoints import find_checkpoint
+from hrcam_lightning.compare.studies import ORIGINAL, check_reference, trainings_of
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import write_json
 
@@ -76,7 +77,7 @@ def read_record(folder: Path) -> Record | None:
 
 @dataclass(frozen=True)
 class Job:
-    """A training and its test.
+    """A training and its test, or a study.
 
     Attributes:
         experiment: Name of the experiment.
@@ -85,10 +86,11 @@ class Job:
         folder: Where it writes.
         cases: Table of the set.
         data_hash: Of the set.
-        words: What is typed after ``hrcam`` for the training, but for what `training` adds.
+        words: What is typed after ``hrcam`` for the training or the study, but for what `training` adds.
         explainers: Rows of the test beside its own map.
         key: Hash of all that it depends on.
         base: The job whose network is taken.
+        study: Whether it is a study, which is its own test.
     """
 
     experiment: str
@@ -101,16 +103,27 @@ class Job:
     explainers: tuple[Wish, ...]
     key: str
     base: Job | None = None
+    study: bool = False
 
     @property
     def name(self) -> str:
         """Short name."""
         return f"{self.data}/{self.experiment}/seed_{self.seed}"
 
+    @property
+    def row(self) -> str:
+        """The row that tells of it; a study has more."""
+        return f"{self.experiment}/{ORIGINAL}" if self.study else self.experiment
+
+    @property
+    def results(self) -> Path:
+        """Where its ``cases.csv`` is and, once all is done, its ``metrics.json``."""
+        return self.folder / ("filtered_retrain" if self.study else "test")
+
     def training(self, *, resume: bool = False) -> list[str]:
-        """What is typed to train."""
+        """What is typed to train; a study goes on by itself."""
         start = ["--ckpt_path", str(self.base.folder / "best.ckpt")] if self.base else []
-        if resume and not self.base:
+        if resume and not self.base and not self.study:
             start = ["--ckpt_path", "last"]
         more = [
             "--data.cases", str(self.cases), "--seed_everything", str(self.seed),
@@ -131,7 +144,7 @@ class Job:
             return "new"
         if record.key != self.key:
             return "changed"
-        if record.state == "finished" and (self.folder / "test/metrics.json").is_file():
+        if record.state == "finished" and (self.results / "metrics.json").is_file():
             return "finished"
         if record.state == "over budget" and budget_minutes is not None:
             spent = record.train_seconds + record.test_seconds
@@ -141,7 +154,9 @@ class Job:
 
 
 def _resumable(folder: Path) -> bool:
-    """Whether a training can go on; a checkpoint that was cut short cannot."""
+    """Whether a training or a study can go on; a checkpoint that was cut short cannot."""
+    if trainings_of(folder):
+        return True
     try:
         find_checkpoint("last", str(folder))
     except InputError:
@@ -178,10 +193,13 @@ def make_plan(
     laid: dict[str, tuple[tuple[str, ...], str, tuple[Wish, ...]]] = {}
     for one in comparison.experiments:
         try:
-            rows = (*one.explainers, *(floor for floor in DEFAULT if floor not in one.explainers))
+            own = () if one.study else DEFAULT
+            rows = (*one.explainers, *(floor for floor in own if floor not in one.explainers))
             floors |= {row.name for row in explainers_of(rows) if row.floor}
             words = _words(one, by_name)
             laid[one.name] = words, resolve((*words, "--data.cases", "cases.csv")), rows
+            if one.study:
+                check_reference(comparison.reference, one.name, laid[one.name][1])
         except InputError as error:
             raise InputError(f"experiments.{one.name}: {error}") from None
     for data in comparison.data:
@@ -194,7 +212,7 @@ def make_plan(
                 key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
                 folder = out / data.name / one.name / f"seed_{seed}"
                 jobs[data.name, one.name, seed] = Job(
-                    one.name, data.name, seed, folder, data.cases, hashes[data.name], words, rows, key, base
+                    one.name, data.name, seed, folder, data.cases, hashes[data.name], words, rows, key, base, one.study
                 )
     return Plan(tuple(jobs.values()), frozenset(floors))
 
@@ -202,6 +220,8 @@ def make_plan(
 def _words(one: Experiment, by_name: Mapping[str, Experiment]) -> tuple[str, ...]:
     base = by_name[one.retrofit] if one.retrofit else one
     configs = [word for config in base.configs for word in ("-c", config)]
+    if one.study:  # a seed a job: folds and their maps are then drawn anew with each
+        return "filtered-retrain", *configs, *one.overrides, "--seeds", "1"
     if base is one:
         return "fit", *configs, *one.overrides
     return "retrofit", *configs, *base.overrides, *one.overrides
@@ -224,7 +244,7 @@ def check_records(plan: Plan) -> dict[str, Record | None]:
 
 
 def lost_seconds(record: Record, folder: Path) -> Record:
-    """Count what a killed training had kept: the time until its last checkpoint."""
-    last = folder / "last.ckpt"
-    kept = max(0.0, last.stat().st_mtime - record.begun) if record.begun and last.is_file() else 0.0
-    return replace(record, begun=0.0, train_seconds=record.train_seconds + kept)
+    """Count what a killed training had kept: the time until its last checkpoint, or a study's last training."""
+    files = [path for path in (folder / "last.ckpt", *trainings_of(folder)) if path.is_file()]
+    kept = max((path.stat().st_mtime - record.begun for path in files), default=0.0) if record.begun else 0.0
+    return replace(record, begun=0.0, train_seconds=record.train_seconds + max(0.0, kept))

@@ -55,21 +55,44 @@ class JobError(Exception):
         self.state = state
 
 
-def run_job(job: Job, state: State, budget_minutes: float | None, lock: int) -> Record:
+def run_here(
+    jobs: Sequence[Job], budget_minutes: float | None, lock: int, begin: Callable[[Job], None]
+) -> Iterator[tuple[Job, Record]]:
+    """Bring jobs to their end on this machine, one after another; what is finished is not done again.
+
+    Args:
+        jobs: Bases first.
+        budget_minutes: What each may take, earlier attempts included; None for any time.
+        lock: File that their processes hold open.
+        begin: Told which one is about to run.
+
+    Yields:
+        Each job and its record, as they end.
+    """
+    for job in jobs:
+        record = read_record(job.folder)
+        state = job.state(record, budget_minutes)
+        if record is None or state not in ("finished", "over budget"):
+            begin(job)
+            record = run_job(job, state, budget_minutes, lock)
+        yield job, record
+
+
+def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | None) -> Record:
     """Bring a job to its end, from where it is.
 
     Args:
         job: What is to be done.
         state: Where it is.
         budget_minutes: What it may take, earlier attempts included; None for any time.
-        lock: File that its processes hold open.
+        lock: File that its processes hold open; None if there is none, as on another machine.
 
     Returns:
         What it has written to its record.
     """
     record = read_record(job.folder)
     if state != "continue" or record is None:
-        if record is not None:
+        if record is not None and not job.study:  # a study knows which of its trainings are still good
             _remove(job.folder)
         record = Record(job.key, job.data_hash)
     record = replace(lost_seconds(record, job.folder), state="started", reason="")
@@ -77,7 +100,7 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int) -> 
     try:
         if job.base is not None:
             _check_base(job.base)
-        if not record.fitted:
+        if job.study or not record.fitted:
             record = replace(record, begun=time.time())
             record.write(job.folder)
             words = job.training(resume=(job.folder / "last.ckpt").is_file())
@@ -85,11 +108,13 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int) -> 
             record = replace(record, begun=0.0, fitted=ended is None, train_seconds=record.train_seconds + seconds)
             record.write(job.folder)
             _raise(ended, budget_minutes)
-        seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
-        record = replace(record, test_seconds=seconds)
-        _raise(ended, budget_minutes)
-        parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
-        record = replace(record, state="finished", parameters=parameters, map_cost=map_cost)
+        if not job.study:
+            seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
+            record = replace(record, test_seconds=seconds)
+            _raise(ended, budget_minutes)
+            parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
+            record = replace(record, parameters=parameters, map_cost=map_cost)
+        record = replace(record, state="finished")
     except JobError as error:
         record = replace(record, state=error.state, reason=str(error))
     record.write(job.folder)
@@ -121,7 +146,7 @@ def _raise(ended: str | None, budget_minutes: float | None) -> None:
         raise JobError("failed", ended)
 
 
-def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int) -> tuple[float, str | None]:
+def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int | None) -> tuple[float, str | None]:
     """Run ``hrcam`` with these words.
 
     Returns:
@@ -133,7 +158,8 @@ def _timed(words: Sequence[str], folder: Path, limit: float | None, lock: int) -
         log.flush()
         process = subprocess.Popen(
             [*HRCAM, *words],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            pass_fds=() if lock is None else [lock],
         )  # fmt: skip
         try:
             code: int | None = process.wait(limit if limit is None else max(0.0, limit))

@@ -13,15 +13,16 @@ import yaml
 from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable
+    from collections.abc import Collection, Hashable, Sequence
 
 KEYS = (
     "name", "reference", "seeds", "data", "explainers", "common", "budget_minutes", "sort_by", "columns", "experiments",
     "small",
 )  # fmt: skip
 NEEDED = ("name", "reference", "data", "experiments")
+WAYS = ("configs", "retrofit", "filtered_retrain")
 OWN = ("-c", "--config", "--ckpt_path", "--data.cases", "--explainers", "--overwrite", "--print_config",
-       "--seed_everything", "--trainer.default_root_dir")  # fmt: skip
+       "--seed_everything", "--seeds", "--trainer.default_root_dir")  # fmt: skip
 """Options that the comparison gives itself."""
 COLUMNS = ("auroc", "pointing", "pixel_ap", "aupro")
 METRICS = (
@@ -30,6 +31,8 @@ METRICS = (
     "cue/relevance_mass", "displacement_px", "predicted/pointing", "predicted/pixel_ap",
 )  # fmt: skip
 """What ``leaderboard.md`` may show and rows be sorted by; ``leaderboard.csv`` has more."""
+STUDIED = ("auroc", "accuracy")
+"""The same of studies, which score no map case by case."""
 
 Wish = str | dict[str, Any]
 """An explainer: a name, or a mapping as ``--explainers`` takes it."""
@@ -54,14 +57,15 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained: a network of its own, or a head on the network of another experiment.
+    """What is trained: a network of its own, a head on the network of another experiment, or all those of a study.
 
     Attributes:
-        name: Its folder and its row.
-        configs: Files of ``hrcam fit -c``; none of a retrofit.
+        name: Its folder and its row, or what the rows of a study begin with.
+        configs: Files of ``hrcam fit -c`` or, of a study, ``hrcam filtered-retrain -c``; none of a retrofit.
         overrides: Further words.
         retrofit: The experiment whose network is taken.
         explainers: Rows beside the map of its own.
+        study: Whether it is a study.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Experiment:
     overrides: tuple[str, ...]
     retrofit: str | None
     explainers: tuple[Wish, ...]
+    study: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Comparison:
 
     Attributes:
         name: Of the comparison.
-        reference: Experiment that all others are compared with.
+        reference: Row that all others are compared with: an experiment, or a kind of a study, as ``mine/original``.
         seeds: Of the trainings.
         data: Sets of cases.
         experiments: By name, bases before their retrofits.
@@ -155,21 +160,24 @@ def _comparison(content: dict[str, Any], small: bool) -> Comparison:
     explainers = _explainers(content.get("explainers", []), "explainers")
     named = _mapping(content["experiments"], "experiments")
     experiments = [_experiment(name, value, common, explainers) for name, value in named.items()]
+    studies = _studies(experiments)
     fits = [one.name for one in experiments if one.retrofit is None]
     for one in experiments:
         if one.retrofit is not None and one.retrofit not in fits:
             trained = f"none of the experiments that are trained ({', '.join(fits)})"
             raise InputError(f"experiments.{one.name}.retrofit is '{one.retrofit}', which is {trained}")
     reference = content["reference"]
-    if reference not in named:
+    if (str(reference).partition("/")[0] if studies else reference) not in named:
         raise InputError(f"reference is '{reference}', which is none of the experiments ({', '.join(named)})")
-    columns = content.get("columns", list(COLUMNS))
+    columns = content.get("columns", list(STUDIED if studies else COLUMNS))
     if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
         raise InputError(f"columns is {columns!r}, but is a list of metrics, as [{', '.join(COLUMNS)}]")
-    sort_by = content.get("sort_by", "pixel_ap")
+    sort_by = content.get("sort_by", "auroc" if studies else "pixel_ap")
+    metrics = STUDIED if studies else METRICS
     for metric in (*columns, sort_by):
-        if metric not in METRICS:
-            raise InputError(f"columns and sort_by know no metric '{metric}'; there are {', '.join(METRICS)}")
+        if metric not in metrics:
+            of = " of studies" * bool(studies)
+            raise InputError(f"columns and sort_by know no metric '{metric}'{of}; there are {', '.join(metrics)}")
     return Comparison(
         name=_name(content["name"], "name"),
         reference=reference,
@@ -184,16 +192,35 @@ def _comparison(content: dict[str, Any], small: bool) -> Comparison:
 
 def _experiment(name: str, value: object, common: tuple[str, ...], explainers: tuple[Wish, ...]) -> Experiment:
     place = f"experiments.{_name(name, 'experiments')}"
-    content = _mapping(value, place, ("configs", "overrides", "retrofit", "explainers"))
-    configs, base = content.get("configs", []), content.get("retrofit")
+    content = _mapping(value, place, (*WAYS, "overrides", "explainers"))
+    ways = [way for way in WAYS if content.get(way) not in (None, [])]
+    if len(ways) != 1:
+        raise InputError(
+            f"{place} needs either 'configs', to be trained, or 'retrofit', the experiment it is made of, or "
+            "'filtered_retrain', the files of a study"
+        )
+    base, study = content.get("retrofit"), ways == ["filtered_retrain"]
+    configs = content[ways[0]] if base is None else []
     if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
-        raise InputError(f"{place}.configs is {configs!r}, but is a list of files, as [configs/demo.yaml]")
-    if bool(configs) == (base is not None):
-        raise InputError(f"{place} needs either 'configs', to be trained, or 'retrofit', the experiment it is made of")
+        raise InputError(f"{place}.{ways[0]} is {configs!r}, but is a list of files, as [configs/demo.yaml]")
     overrides = _words(content.get("overrides", []), f"{place}.overrides")
     own = _explainers(content["explainers"], f"{place}.explainers") if "explainers" in content else explainers
+    if study and own:
+        raise InputError(f"{place} is a study, which has no rows of explainers: give it '--explainer' in its overrides")
     # A base brings the common words along.
-    return Experiment(name, tuple(configs), overrides if base else (*common, *overrides), base, own)
+    return Experiment(name, tuple(configs), overrides if base else (*common, *overrides), base, own, study)
+
+
+def _studies(experiments: Sequence[Experiment]) -> list[str]:
+    """Names of those that are studies: all of them, or none."""
+    studies = [one.name for one in experiments if one.study]
+    others = [one.name for one in experiments if not one.study]
+    if studies and others:
+        raise InputError(
+            f"experiments.{studies[0]} is a study and experiments.{others[0]} is none: a study scores no maps, and "
+            "its networks are those of their last step; put studies into a file of their own"
+        )
+    return studies
 
 
 def _data(name: str, value: object) -> DataSet:

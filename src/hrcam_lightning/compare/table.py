@@ -117,17 +117,18 @@ def _cells(rows: Sequence[Row], comparison: Comparison) -> tuple[list[str], list
     sort_by = comparison.sort_by
     paired = any(sort_by in row.differences for row in rows)
     shares = [metric for metric in shown if any(metric in row.efficiency for row in rows)]
+    sized = any(row.parameters is not None for row in rows)  # the networks of a study are not kept
     header = ["map", "seeds", *shown]
     header += [f"{sort_by}: difference (p)"] * paired
-    header += [*(f"{metric}: share of ceiling" for metric in shares), "parameters"]
+    header += [*(f"{metric}: share of ceiling" for metric in shares), *["parameters"] * sized]
     cells = []
     for row in rows:
         name = f"{row.name} ({row.kind})" if row.kind in ("floor", "failed") else row.name
         texts = [f"**{_text(row, metric)}**" if winners[metric] is row else _text(row, metric) for metric in shown]
         gaps = [_gap(row, sort_by)] * paired
         efficiency = [f"{row.efficiency[metric]:.3f}" if metric in row.efficiency else "" for metric in shares]
-        parameters = f"{row.parameters:,}" if row.parameters is not None else ""
-        cells.append([name, str(len(row.seeds) or ""), *texts, *gaps, *efficiency, parameters])
+        parameters = [f"{row.parameters:,}" if row.parameters is not None else ""] * sized
+        cells.append([name, str(len(row.seeds) or ""), *texts, *gaps, *efficiency, *parameters])
     return header, cells
 
 

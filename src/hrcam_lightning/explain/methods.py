@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hrcam_lightning.decoders.decoder import in_float32
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.explain import cam
+from hrcam_lightning.explain import cam, own
 from hrcam_lightning.explain.fullgrad import fullgrad
 from hrcam_lightning.explain.fusion import Fusion
 from hrcam_lightning.explain.layers import Layers, choose_layers
@@ -104,7 +104,8 @@ def explain(
             `LocalizationTask` its network is explained, without averaging of views.
         images: (B, C, *S).
         method: One of `NAMES`: ``model`` is the network's own map, if it has one; ``random_weights`` asks another
-            method (option ``of``) of a copy with random weights (option ``seed``).
+            method (option ``of``) of a copy with random weights (option ``seed``). Or the dotted name of a function of
+            yours, ``my_module.my_function``, which makes maps (B, K, *S) of all classes from network and images.
         layers: Names of layers, or ``deepest``, or ``pyramid``: the last one at each resolution. Poly-CAM, Zoom-CAM and
             RefineCAM take the pyramid, the others the deepest, if not given.
         target: A class, a class a sample (B,), or None for all classes. A single logit tells class 1 from class 0.
@@ -144,8 +145,11 @@ def explain(
             raise InputError(f"{method} looks at no layer: leave layers out")
         with torch.no_grad():
             if method == "model":
-                return _own_map(model, images, target)
+                return _of_class(_own_map(model, images), target)
             classes = probe.logits(images[:1]).shape[1]  # one sample says how many there are
+        if method not in NULLS:
+            return _of_class(own.ask(own.find(method), model, images, classes, **options), target)
+        with torch.no_grad():
             maps = NULLS[method](images).to(images.device)
             count = classes if class_numbers(target, len(images), classes) is None else 1
             return maps.expand(-1, count, *images.shape[2:]).clone()
@@ -157,7 +161,7 @@ def check_options(method: object, options: dict[str, Any]) -> None:
     Raises:
         InputError: If not, naming what there is.
     """
-    if not isinstance(method, str) or method not in NAMES:
+    if not isinstance(method, str) or (method not in NAMES and not own.is_dotted(method)):
         near = difflib.get_close_matches(str(method), NAMES, n=3, cutoff=0.5) or list(NAMES)
         raise InputError(f"there is no explainer {method!r}; nearest are {', '.join(near)}")
     known = _options_of(method)
@@ -167,6 +171,8 @@ def check_options(method: object, options: dict[str, Any]) -> None:
     elif unknown := sorted(set(options) - set(known)):
         has = f"its options are {', '.join(known)}" if known else "it has none"
         raise InputError(f"{method} has no option {unknown[0]}: {has}")
+    if method not in NAMES:  # its options are its own business
+        return
     for name in sorted(set(options) & set(known) & set(_KINDS)):
         fits, kind = _KINDS[name]
         if options[name] is not None and not fits(options[name]):
@@ -176,9 +182,9 @@ def check_options(method: object, options: dict[str, Any]) -> None:
 def _options_of(method: str) -> list[str]:
     if method == "random_weights":
         return ["of", "seed"]
-    if method not in METHODS:
+    if method in NAMES and method not in METHODS:
         return []
-    answer = METHODS[method]
+    answer = METHODS[method] if method in METHODS else own.find(method)
     fixed = answer.keywords if isinstance(answer, partial) else {}
     parameters = inspect.signature(answer).parameters.values()
     return [part.name for part in parameters if part.kind is part.KEYWORD_ONLY and part.name not in fixed]
@@ -204,11 +210,15 @@ def _ask(
         return METHODS[method](probe, **options).detach().float()
 
 
-def _own_map(model: nn.Module, images: Tensor, target: Target) -> Tensor:
+def _own_map(model: nn.Module, images: Tensor) -> Tensor:
     output = model(images)
     if not isinstance(output, LocalizationOutput):
         raise InputError("the network has no map of its own: 'model' is for networks of this package")
-    maps = output.maps
+    return output.maps
+
+
+def _of_class(maps: Tensor, target: Target) -> Tensor:
+    """Of maps of all classes (B, K, *S) those of the `target`, (B, 1, *S); all of them if it is None."""
     classes = class_numbers(target, len(maps), maps.shape[1])
     if classes is None:
         return maps

@@ -1,4 +1,4 @@
-"""What a study leaves: ``results.csv``, ``dice.csv``, ``metrics.json``, ``table.md`` and two pictures."""
+"""What a study leaves: ``results.csv``, ``cases.csv``, ``dice.csv``, ``metrics.json``, ``table.md``, two pictures."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def report(folder: Path, protocol: Protocol, explainer: Explainer, findings: Fin
         **{name: {kind: found.to_dict() for kind, found in of.items()} for name, of in scores.items()},
     }
     write_csv(folder / "results.csv", rows, ["kind", "seed", "auroc", "accuracy"])
+    tested = _tested(findings, protocol.seed)
+    write_csv(folder / "cases.csv", tested, list(tested[0]))
     write_csv(folder / "dice.csv", cases, ["split", "case", "subject", "fold", "lesion_pixels", *RULES])
     for name, figure in {"examples": draw_examples(findings), "scores": draw_scores(scores["auroc"])}.items():
         with replacing(folder / f"{name}.png") as part:
@@ -77,6 +79,23 @@ def report(folder: Path, protocol: Protocol, explainer: Explainer, findings: Fin
     for table in tables:
         console.print(_rich(*table))
     console.print(f"Files: {folder}", highlight=False, soft_wrap=True)
+
+
+def _tested(findings: Findings, seed: int) -> list[dict[str, Any]]:
+    """Rows of ``cases.csv``: each test case, and its logit by each training."""
+    facts = findings.facts["test"]
+    columns = {
+        f"{kind}/seed_{seed + number}": logits
+        for kind, trainings in findings.logits.items()
+        for number, logits in enumerate(trainings)
+    }
+    return [
+        # Nine digits tell any two float32 apart.
+        {"case": name, "subject": subject, "label": label, **{key: f"{of[row]:.9g}" for key, of in columns.items()}}
+        for row, (name, subject, label) in enumerate(
+            zip(facts.names, facts.subjects, facts.labels.tolist(), strict=True)
+        )
+    ]
 
 
 def _dice(findings: Findings, protocol: Protocol) -> tuple[Scores, dict[str, dict[str, float]], list[dict[str, Any]]]:

@@ -46,8 +46,9 @@ class StudyTrainer(RetrofitTrainer):
         """Score heatmaps as segmentations, then train anew on what they show and on what they leave out.
 
         The protocol of Guan and Loew (arXiv 2201.02771) with controls: docs/filtered.md. Every training is of the same
-        network and budget. Writes ``results.csv``, ``dice.csv``, ``metrics.json``, ``table.md`` and two pictures to
-        ``filtered_retrain/`` in the run folder; typed again after a kill, it goes on with the training it was at.
+        network and budget. Writes ``results.csv``, ``cases.csv``, ``dice.csv``, ``metrics.json``, ``table.md`` and two
+        pictures to ``filtered_retrain/`` in the run folder; typed again after a kill, it goes on with the training
+        that it was at.
 
         Args:
             model: What is trained; weights that it has already are not used.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS = tuple(step / 10 for step in range(10))  # of the scaled map; published in steps of 0.001
 OVERLAPS = (0.3, 0.5, 0.7)  # IoU at which a box is right, for V2; the first version has 0.5 alone
-MANY_PARTS = 200  # noise has thousands, which are quicker boxed all at once
+SPECKS = 32  # pixels of a part on average, below which, as in noise, parts are quicker boxed all at once
 
 Boxes = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -49,29 +49,28 @@ def box_overlaps(maps: Tensor, masks: Tensor, thresholds: tuple[float, ...] = TH
         thresholds: T of them, of maps scaled to 0..1.
     """
     largest, every = (np.full((*maps.shape[:2], len(thresholds)), np.nan) for _ in range(2))
-    scored = masks.flatten(2).any(-1) & ~maps.flatten(2).isnan().any(-1)
-    for b, k in scored.nonzero().tolist():
-        true, _ = _boxes(masks[b, k].cpu().numpy())
-        values = maps[b, k].double().cpu().numpy()
-        low, high = values.min(), values.max()
-        scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
-        corner: Ints = np.zeros(values.ndim, np.int64)
-        for t in np.argsort(thresholds):
-            scaled, corner = _crop(scaled, corner, thresholds[t])
-            boxes, sizes = _boxes(scaled > thresholds[t])
-            best = box_iou(boxes + corner[None, :, None], true).max(1) if len(boxes) else np.zeros(0)
-            largest[b, k, t] = best[sizes.argmax()] if len(boxes) else 0
-            every[b, k, t] = best.max(initial=0)
-    return BoxOverlaps(*(torch.from_numpy(found).to(maps.device) for found in (largest, every)))
+    scored = (masks.flatten(2).any(-1) & ~maps.flatten(2).isnan().any(-1)).cpu()
+    rows = scored.nonzero(as_tuple=True)
+    true, _, of_map = _boxes(masks.cpu()[scored].numpy())
+    scaled = _scaled(maps.cpu()[scored].double().numpy())
+    found = np.zeros((2, len(scaled), len(thresholds)))
+    for t, threshold in enumerate(thresholds):
+        boxes, sizes, owner = _boxes(scaled > threshold)
+        best = _best_overlap(boxes, owner, true, of_map)
+        order = np.lexsort((-np.arange(len(sizes)), sizes))  # the last one written is the largest, of equals the first
+        found[0, owner[order], t] = best[order]
+        np.maximum.at(found[1, :, t], owner, best)
+    largest[rows], every[rows] = found
+    return BoxOverlaps(*(torch.from_numpy(values).to(maps.device) for values in (largest, every)))
 
 
 def box_iou(first: Boxes, second: Boxes) -> Floats:
-    """IoU of each of n boxes with each of m: (n, D, 2) and (m, D, 2), first pixel and one past the last, to (n, m)."""
-    start = np.maximum(first[:, None, :, 0], second[None, :, :, 0])
-    end = np.minimum(first[:, None, :, 1], second[None, :, :, 1])
+    """IoU of boxes (..., D, 2), first pixel and one past the last, each with its partner; shapes broadcast."""
+    start = np.maximum(first[..., 0], second[..., 0])
+    end = np.minimum(first[..., 1], second[..., 1])
     shared = np.clip(end - start, 0, None).prod(-1)
     size = [(boxes[..., 1] - boxes[..., 0]).prod(-1) for boxes in (first, second)]
-    return np.asarray(shared / (size[0][:, None] + size[1][None] - shared))
+    return np.asarray(shared / (size[0] + size[1] - shared))
 
 
 def best_threshold(overlaps: Floats, wanted: float) -> int:
@@ -86,31 +85,40 @@ def best_threshold(overlaps: Floats, wanted: float) -> int:
     return int((overlaps >= wanted).mean(0).argmax())
 
 
-def _crop(values: Floats, corner: Ints, threshold: float) -> tuple[Floats, Ints]:
-    """What lies above a threshold lies in the box of what lies above a lower one: the part of the map around it."""
-    above = values > threshold
-    for axis in range(values.ndim):
-        lines = np.flatnonzero(above.any(tuple(other for other in range(values.ndim) if other != axis)))
-        first, last = (lines[0], lines[-1] + 1) if len(lines) else (0, 1)
-        chosen = (slice(None),) * axis + (slice(first, last),)
-        values, above = values[chosen], above[chosen]
-        corner = corner + np.eye(len(corner), dtype=np.int64)[axis] * first
-    return values, corner
+def _scaled(values: Floats) -> Floats:
+    """Maps (n, *S), each from 0 to 1; a flat one is 0 everywhere."""
+    axes = tuple(range(1, values.ndim))
+    low = values.min(axes, keepdims=True)
+    height = values.max(axes, keepdims=True) - low
+    return np.asarray((values - low) / np.where(height > 0, height, 1))
 
 
-def _boxes(shown: Bools) -> tuple[Boxes, Boxes]:
-    """Box (n, D, 2) and number of pixels (n,) of each connected part."""
-    labels, count = ndimage.label(shown, structure=np.ones((3,) * shown.ndim))
+def _best_overlap(boxes: Boxes, owner: Ints, true: Boxes, of_map: Ints) -> Floats:
+    """Highest IoU of each of n boxes with a true box of its own map."""
+    best = np.zeros(len(boxes))
+    first = np.searchsorted(of_map, owner)  # true boxes are sorted by map
+    last = np.searchsorted(of_map, owner, side="right")
+    for further in range(int((last - first).max(initial=0))):
+        there = np.flatnonzero(first + further < last)
+        best[there] = np.maximum(best[there], box_iou(boxes[there], true[first[there] + further]))
+    return best
+
+
+def _boxes(shown: Bools) -> tuple[Boxes, Ints, Ints]:
+    """Connected parts of n maps (n, *S): box (m, D, 2), number of pixels (m,) and which map (m,), map by map."""
+    corners = np.zeros((3,) * shown.ndim)
+    corners[1] = 1  # neighbours are of the same map
+    labels, count = ndimage.label(shown, structure=corners)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.int64)
-    if count < MANY_PARTS:
-        parts = ndimage.find_objects(labels, count)
-        ends = [(axis.start, axis.stop) for part in parts for axis in part]
-        return np.array(ends, np.int64).reshape(count, shown.ndim, 2), sizes
-    places = np.nonzero(labels)
-    part = labels[places] - 1
-    boxes = np.empty((count, shown.ndim, 2), np.int64)
-    for axis, place in enumerate(places):
-        boxes[:, axis] = shown.shape[axis], 0
-        np.minimum.at(boxes[:, axis, 0], part, place)
-        np.maximum.at(boxes[:, axis, 1], part, place + 1)
-    return boxes, sizes
+    if count and sizes.sum() >= SPECKS * count:
+        ends = [(axis.start, axis.stop) for part in ndimage.find_objects(labels, count) for axis in part]
+        boxes = np.array(ends, np.int64).reshape(count, shown.ndim, 2)
+    else:
+        places = np.nonzero(labels)
+        part = labels[places] - 1
+        boxes = np.empty((count, shown.ndim, 2), np.int64)
+        for axis, place in enumerate(places):
+            boxes[:, axis] = shown.shape[axis], 0
+            np.minimum.at(boxes[:, axis, 0], part, place)
+            np.maximum.at(boxes[:, axis, 1], part, place + 1)
+    return boxes[:, 1:], sizes, boxes[:, 0, 0]

@@ -61,21 +61,25 @@ def component_peaks(maps: Tensor, thresholds: Tensor) -> Tensor:
     Returns:
         bool (B, K, *S).
     """
-    found = np.zeros((*maps.shape[:2], maps[0, 0].numel()), bool)
+    limits = torch.as_tensor(thresholds).reshape(-1, *[1] * (maps.ndim - 2))
+    values = maps.float().cpu()
+    shown = values >= limits
+    inside = torch.where(shown, values, -torch.inf)
+    # No neighbour of a part's peak is higher: on smooth maps few pixels are left to look at.
+    candidates = (shown & (inside == _window_maximum(inside, 1))).numpy()
+    found = np.zeros(candidates.shape, bool)
     corners = np.ones((3,) * (maps.ndim - 2))
-    for k, threshold in enumerate(torch.as_tensor(thresholds).tolist()):
-        for b in range(len(maps)):
-            values = maps[b, k].float().cpu().numpy()
-            labels, count = ndimage.label(values >= threshold, structure=corners)
-            places = np.flatnonzero(labels)
-            part, values = labels.ravel()[places], values.ravel()[places]
-            highest = np.full(count + 1, -np.inf)
-            np.maximum.at(highest, part, values)
-            peaks = np.flatnonzero(values == highest[part])[::-1]
-            first = np.empty(count + 1, np.int64)
-            first[part[peaks]] = places[peaks]  # the last one written is the first in memory
-            found[b, k, first[1:]] = True
-    return torch.from_numpy(found.reshape(tuple(maps.shape))).to(maps.device)
+    for b, k in np.argwhere(candidates.any(tuple(range(2, maps.ndim)))).tolist():
+        labels, count = ndimage.label(shown[b, k].numpy(), structure=corners)
+        places = np.flatnonzero(candidates[b, k])
+        part, height = labels.ravel()[places], values[b, k].numpy().ravel()[places]
+        highest = np.full(count + 1, -np.inf)
+        np.maximum.at(highest, part, height)
+        peaks = np.flatnonzero(height == highest[part])[::-1]
+        first = np.empty(count + 1, np.int64)
+        first[part[peaks]] = places[peaks]  # the last one written is the first in memory
+        found[b, k].ravel()[first[1:]] = True
+    return torch.from_numpy(found).to(maps.device)
 
 
 def froc(

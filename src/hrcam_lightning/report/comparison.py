@@ -86,7 +86,10 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
     rows = read_rows(folder / LEADERBOARD)
     trainings = finished(folder, [row["row"] for row in rows])
     if not trainings:
-        raise InputError(f"{folder}: no experiment is finished, so there is nothing to report; run hrcam compare again")
+        raise InputError(
+            f"{folder}: no experiment with maps is finished, so there is nothing to report; run hrcam compare again "
+            "(a study of filtered retraining has no maps of its own: its leaderboard.md tells all)"
+        )
     reference = reference_of(rows)
     home = reference if reference in trainings else next(iter(trainings))
     trainings = {home: trainings[home]} | trainings  # so that it has the first colour in every figure
