@@ -168,6 +168,8 @@ def test_curves_are_read_back_as_they_were_drawn(run: Path) -> None:
     (first, *_) = rows
     point = curves[first["curve"]][first["map"]][0]
     assert (point.x, point.y) == (float(first["x"]), float(first["y"]))
+    assert math.isnan(point.x_to)
+    assert math.isnan(point.low)
     binned = next(row for row in rows if row["n"])
     again = curves[binned["curve"]][binned["map"]][0]
     assert (again.x_to, again.low, again.n) == (float(binned["x_to"]), float(binned["low"]), int(binned["n"]))
