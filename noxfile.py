@@ -15,6 +15,7 @@ nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml()
 CONSTRAINTS = ("-c", "constraints.txt")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def _install(session: nox.Session, *groups: str, package: bool = True) -> None:
@@ -50,6 +51,18 @@ def slow(session: nox.Session) -> None:
     """The claims that take minutes of training."""
     _install(session, "test")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(reuse_venv=True, default=False)
+def browser(session: nox.Session) -> None:
+    """The report's page in a real Chromium: the system's, else one that playwright can fetch."""
+    _install(session, "test", "browser")
+    if not any(map(shutil.which, CHROMIUM)):
+        try:
+            session.run("playwright", "install", "chromium")
+        except nox.command.CommandFailed:
+            session.skip(f"none of {', '.join(CHROMIUM)} is on the PATH, and playwright could not fetch one")
+    session.run("pytest", "-m", "browser", *session.posargs, "tests/report", env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(name="compare-small", reuse_venv=True, default=False)

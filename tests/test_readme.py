@@ -50,7 +50,7 @@ NO_PICTURES = {"hrcam fit": ["--fused_maps.cases", "0"], "hrcam test": ["--fused
 
 def test_every_option_in_the_shell_examples_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     typed = [shlex.split(line) for page in PAGES for line in commands(page) if line.startswith("hrcam ")]
-    needed = {"fit", "test", "predict", "retrofit", "filtered-retrain", "cases", "compare"}
+    needed = {"fit", "test", "predict", "retrofit", "filtered-retrain", "cases", "compare", "report"}
     assert {line[1] for line in typed} == needed
     shown = {}
     for line in typed:

@@ -1,4 +1,4 @@
-"""The command line: ``hrcam fit | retrofit | filtered-retrain | validate | test | predict | cases | compare``."""
+"""``hrcam fit | retrofit | filtered-retrain | validate | test | predict | cases | compare | report``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable, replacing
 from hrcam_lightning.filtered import StudyTrainer
 from hrcam_lightning.importers import command as cases
+from hrcam_lightning.report import command as report
+from hrcam_lightning.report.maps import Built
 from hrcam_lightning.task import LocalizationTask
 
 if TYPE_CHECKING:
@@ -218,6 +220,13 @@ class HrcamCLI(LightningCLI):
             Console().print(text, highlight=False, soft_wrap=True)
 
 
+class BuiltCLI(HrcamCLI):
+    """Builds what a command would run, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Leave it."""
+
+
 def _check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
     """Look at every null in YAML, which jsonargparse lets pass: to its mind nothing was given.
 
@@ -263,6 +272,15 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["compare"]:  # types the other commands itself
         compare.run(words[1:], __version__, _resolved)
         return
+    if words[:1] == ["report"]:  # has the network of a run built from the run's own configuration
+        report.run(words[1:], _built)
+        return
+    _quiet()
+    _cli(HrcamCLI, args)
+
+
+def _quiet() -> None:
+    """Silence what no user can act on."""
     # lightning 2.6 calls jsonargparse functions that version 5 will drop; nothing a user could act on.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -280,7 +298,11 @@ def main(args: Sequence[str] | None = None) -> None:
     # Scanners write odd values; what matters of them is checked.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
-    HrcamCLI(
+
+
+def _cli(kind: type[HrcamCLI], args: Sequence[str] | None) -> HrcamCLI:
+    """Read a command line, build what it speaks of, and run it."""
+    return kind(
         LocalizationTask,
         LocalizationDataModule,
         subclass_mode_data=True,
@@ -298,7 +320,9 @@ def main(args: Sequence[str] | None = None) -> None:
             "prog": "hrcam",
             "version": __version__,
             "exit_on_error": False,
-            "epilog": f"hrcam cases KIND: {cases.SUMMARY} hrcam compare: {compare.SUMMARY}",
+            "epilog": (
+                f"hrcam cases KIND: {cases.SUMMARY} hrcam compare: {compare.SUMMARY} hrcam report: {report.SUMMARY}"
+            ),
         },
         auto_configure_optimizers=False,
         args=list(args) if args is not None else None,
@@ -322,6 +346,19 @@ def _resolved(words: Sequence[str]) -> str:
             raise
         raise InputError(_sentence(cause)) from error
     return shown.getvalue()
+
+
+def _built(words: Sequence[str]) -> Built:
+    """The trainer, network and data that a command comes to; nothing is run.
+
+    Raises:
+        InputError: If it comes to none.
+    """
+    _quiet()
+    # Meant for a script that calls main() by mistake; this call is no mistake.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+    made = _cli(BuiltCLI, words)
+    return Built(made.trainer, made.model, made.datamodule, Path(made.config["test"]["ckpt_path"]))
 
 
 def console() -> None:

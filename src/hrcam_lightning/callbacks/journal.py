@@ -59,6 +59,14 @@ class Journal:
                         f"{self.folder}: its predictions were made with {option} {earlier.get(option)}, not {value}; "
                         f"{ways}"
                     )
+        return self.sources()
+
+    def head(self) -> dict[str, Any]:
+        """What the network of an earlier prediction is known by, and its settings; empty if there was none."""
+        return next((line for path in self._paths() for line in _lines(path)[:1]), {})
+
+    def sources(self) -> dict[str, str]:
+        """What each case that is done was read from."""
         return {line["case"]: line.get("source", "") for path in self._paths() for line in _lines(path)[1:]}
 
     def add(self, case: str, rows: Sequence[dict[str, Any]], source: str = "") -> None:

@@ -21,6 +21,7 @@ from hrcam_lightning.callbacks.report import (
     print_table,
     write_cases,
     write_lesions,
+    write_maps,
     write_metrics,
 )
 from hrcam_lightning.callbacks.truth import SeenCase, match_lesions, observer_scores
@@ -56,8 +57,9 @@ class LocalizationMetrics(Callback):
     Every validation logs the figures and sets the thresholds: those that find the share `recall` of the validation
     lesions, and those of the best overlap and boxes. They are kept in the checkpoint, so that `test` never chooses its
     own. An explainer that the checkpoint has no thresholds for reads the validation cases first. `validate` and `test`
-    print a table and write ``metrics.json``, ``cases.csv``, ``lesions.csv``, ``curves.csv`` and ``curves.png`` into the
-    run folder's ``<stage>/``; with a W&B logger the same go there.
+    print a table and write ``metrics.json``, ``maps.json`` (how each map is made, and its thresholds), ``cases.csv``,
+    ``lesions.csv``, ``curves.csv`` and ``curves.png`` into the run folder's ``<stage>/``; with a W&B logger the same go
+    there.
 
     Attributes:
         ranked: After `validate` and `test`, in the first process: the model's best, median and worst cases.
@@ -237,7 +239,7 @@ class LocalizationMetrics(Callback):
             return
         # Of a case that was dealt out twice the first place is its own.
         seen = sorted((item for part in parts for item in part.items()), key=lambda item: -item[1].place)
-        self._write(trainer, task, stage, tables, results, thresholds, dict(seen), called)
+        self._write(trainer, task, stage, tables, results, thresholds, points, dict(seen), called)
 
     def _write(
         self,
@@ -247,6 +249,7 @@ class LocalizationMetrics(Callback):
         tables: dict[str, ScoreTable],
         results: Results,
         thresholds: dict[str, list[float]],
+        points: dict[str, Points],
         cases: dict[int, SeenCase],
         called: Floats,
     ) -> None:
@@ -267,6 +270,10 @@ class LocalizationMetrics(Callback):
             names = {number: case.name for number, case in cases.items()}
             differences = {name: model.differences(table) for name, table in tables.items() if name != MODEL}
             figures = write_metrics(folder / "metrics.json", results, stage, differences, ceiling)
+            used = {
+                name: {**points.get(key, {}), "lesion": thresholds.get(name, [])} for name, key in self._rows.items()
+            }
+            write_maps(folder / "maps.json", self.explainers, used)
             subjects = {number: case.subject for number, case in cases.items()}
             write_cases(folder / "cases.csv", tables, task.classes, names, called, subjects)
             lesions = match_lesions(model, cases, self._known, task.classes)

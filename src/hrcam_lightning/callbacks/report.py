@@ -1,7 +1,8 @@
-"""The outputs of an evaluation: ``metrics.json``, ``cases.csv``, ``lesions.csv`` and a table on the terminal."""
+"""The outputs of an evaluation: ``metrics.json``, ``maps.json``, ``cases.csv``, ``lesions.csv``, a terminal's table."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from hrcam_lightning.callbacks.explainers import Explainer
     from hrcam_lightning.data import KnownLesion
     from hrcam_lightning.metrics import Estimate, ScoreTable
 
@@ -69,6 +71,27 @@ def write_metrics(
             flat[f"{stage}/efficiency/{metric}"] = estimate.to_dict()
     write_json(path, flat)
     return flat
+
+
+def write_maps(
+    path: Path, explainers: Sequence[Explainer], thresholds: Mapping[str, Mapping[str, Sequence[float]]]
+) -> None:
+    """Write how each map of the table is made, and the thresholds that it was scored with; null where there is none.
+
+    Args:
+        path: JSON file.
+        explainers: What stands beside the model.
+        thresholds: By name of the map: ``lesion`` and so on, see `localization.Points`.
+    """
+    made: dict[str, dict[str, Any]] = {MODEL: {"method": MODEL, "floor": False}}
+    for one in explainers:
+        method, settings = json.loads(one.key)  # what is no plain data, from Python, is a text there
+        made[one.name] = {"method": method, **settings, "floor": one.floor}
+    known = {
+        name: {kind: [None if math.isnan(one) else one for one in values] for kind, values in of.items()}
+        for name, of in thresholds.items()
+    }
+    write_json(path, {name: {**facts, "thresholds": known.get(name, {})} for name, facts in made.items()})
 
 
 def write_cases(

@@ -104,19 +104,35 @@ def _read(folder: Path) -> Run:
     )
 
 
+def entries_by_map(
+    content: Mapping[str, Mapping[str, Any]], explainers: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The entries of a ``metrics.json``, flat names parted by whose they are.
+
+    Args:
+        content: Of the file.
+        explainers: Maps of the table, the model's among them.
+
+    Returns:
+        Entries by figure, for each map, for ``ceiling`` and ``efficiency``, and for differences as ``model-random``.
+    """
+    homes: dict[str, dict[str, dict[str, Any]]] = {one: {} for one in explainers}
+    homes |= {"ceiling": {}, "efficiency": {}, **{f"{MODEL}-{one}": {} for one in explainers}}
+    for name, entry in content.items():
+        rest = name.removeprefix(f"{STAGE}/")
+        # Names of explainers may hold a dash or a stroke: the longest one that fits is meant.
+        known = [one for one in homes if one != MODEL and rest.startswith(f"{one}/")]
+        home = max(known, key=len, default=MODEL)
+        homes[home][rest if home == MODEL else rest.removeprefix(f"{home}/")] = dict(entry)
+    return homes
+
+
 def _figures(
     content: Mapping[str, Mapping[str, Any]], explainers: Sequence[str]
 ) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
-    """Flat names parted by whose they are; differences between explainers are left out."""
-    homes: dict[str, dict[str, float]] = {one: {} for one in explainers}
-    others: dict[str, dict[str, float]] = {"ceiling": {}, "efficiency": {}}
-    others |= {f"{MODEL}-{one}": {} for one in explainers}
-    for name, entry in content.items():
-        rest = name.removeprefix(f"{STAGE}/")
-        value = math.nan if entry["value"] is None else float(entry["value"])
-        # Names of explainers may hold a dash or a stroke: the longest one that fits is meant.
-        known = [one for one in (*homes, *others) if one != MODEL and rest.startswith(f"{one}/")]
-        home = max(known, key=len, default=MODEL)
-        figure = rest if home == MODEL else rest.removeprefix(f"{home}/")
-        (others[home] if home in others else homes[home])[figure] = value
-    return homes, others["ceiling"], others["efficiency"]
+    """Values alone; differences between explainers are left out."""
+    values = {
+        home: {name: math.nan if entry["value"] is None else float(entry["value"]) for name, entry in entries.items()}
+        for home, entries in entries_by_map(content, explainers).items()
+    }
+    return {one: values[one] for one in explainers}, values["ceiling"], values["efficiency"]

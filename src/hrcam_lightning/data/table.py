@@ -7,6 +7,7 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from hrcam_lightning.data.contract import TaskKind
@@ -16,7 +17,6 @@ from hrcam_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 SPLITS = ("train", "val", "test")
 REVERSED = "reversed"  # a second test split, of phantoms whose spurious cue is reversed
@@ -155,6 +155,12 @@ def source_of(case: Case) -> str:
         except OSError:
             parts.append(str(image.absolute()))
     return "|".join(parts)
+
+
+def files_of_source(source: str) -> list[Path]:
+    """The files of a case by what `source_of` says of it."""
+    parts = [part for part in source.split("|") if part and not part.startswith("slices ")]
+    return [Path(re.sub(r" \d+ \d+$", "", part)) for part in parts]
 
 
 def _read_label(path: Path, line: int, text: str, negative: str) -> list[str]:

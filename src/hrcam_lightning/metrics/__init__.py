@@ -1,6 +1,7 @@
 """Metrics: a functional core, a torchmetrics shell, estimates with intervals. Imports nothing else of ours."""
 
 from hrcam_lightning.metrics.boxes import BoxOverlaps, best_threshold, box_overlaps
+from hrcam_lightning.metrics.calibration import ReliabilityBin, brier_score, calibration_error, reliability
 from hrcam_lightning.metrics.detection import component_peaks, froc, local_maxima
 from hrcam_lightning.metrics.displacement import peak_displacements
 from hrcam_lightning.metrics.estimate import Estimate, bootstrap, wilson
@@ -23,6 +24,7 @@ __all__ = [
     "BoxOverlaps",
     "CaseScores",
     "Estimate",
+    "ReliabilityBin",
     "ScoreTable",
     "aupro",
     "auroc",
@@ -31,6 +33,8 @@ __all__ = [
     "best_threshold",
     "bootstrap",
     "box_overlaps",
+    "brier_score",
+    "calibration_error",
     "case_number",
     "component_peaks",
     "delong",
@@ -50,5 +54,6 @@ __all__ = [
     "recall_by_size_and_dprime",
     "relevance_mass",
     "relevance_rank",
+    "reliability",
     "wilson",
 ]

@@ -1,0 +1,114 @@
+"""The leaderboard of a comparison, as ``hrcam compare`` wrote it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from typing import TYPE_CHECKING
+
+from hrcam_lightning.errors import InputError
+from hrcam_lightning.metrics import Estimate
+from hrcam_lightning.report.tables import MAIN, Cell, table_html
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from hrcam_lightning.report.evaluation import Row
+    from hrcam_lightning.report.tables import Cells
+
+LEADERBOARD = "leaderboard.csv"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a CSV file.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run hrcam compare again") from error
+
+
+def reference_of(rows: Sequence[Row]) -> str:
+    """The experiment that the others are compared with: it has no difference to itself; empty where there is none."""
+    names = [row["row"] for row in rows if row["kind"] == "model" and not any(differences_of(row).values())]
+    return names[0] if names and any(differences_of(row) for row in rows) else ""
+
+
+def differences_of(row: Row) -> dict[str, Estimate]:
+    """Differences of a row to the reference, by metric."""
+    found = {}
+    for column, text in row.items():
+        if column.endswith("_difference") and text:
+            low, high, p = (_number(row.get(f"{column}_{end}", "")) for end in ("low", "high", "p"))
+            found[column.removesuffix("_difference")] = Estimate(float(text), low, high, int(row["cases"]), p=p)
+    return found
+
+
+def board_html(rows: Sequence[Row]) -> str:
+    """Rows by the main metrics: the mean over trainings with its interval, or its spread."""
+    shown = [metric for metric in MAIN if any(row.get(metric) for row in rows)]
+    shares = [metric for metric in shown if any(row.get(f"efficiency/{metric}") for row in rows)]
+    header: Cells = ["map", "seeds", *shown, *(f"{metric}: share of ceiling" for metric in shares), "parameters"]
+    cells: list[Cells] = []
+    for row in rows:
+        label = _name(row)
+        seeds = str(len(row["seeds"].split()) or "")
+        efficiency = [_short(row.get(f"efficiency/{metric}", "")) for metric in shares]
+        count = f"{int(row['parameters']):,}" if row.get("parameters") else ""
+        cells.append([label, seeds, *(_figure(row, metric) for metric in shown), *efficiency, count])
+    return table_html(header, cells)
+
+
+def whole_board_html(rows: Sequence[Row]) -> str:
+    """Every figure of every row, turned: a row a figure."""
+    columns = [name for name in rows[0] if name not in ("row", "kind")]
+    cells: list[Cells] = [[name, *(row[name] for row in rows)] for name in columns]
+    return table_html(["figure", *(row["row"] for row in rows)], cells)
+
+
+def claims_html(rows: Sequence[Row], reference: str) -> str:
+    """Differences whose interval leaves out 0."""
+    found: list[Cells] = [
+        [_name(row), metric, "higher" if gap.value > 0 else "lower", _gap(gap), _chance(gap)]
+        for row in rows
+        for metric, gap in differences_of(row).items()
+        if metric in MAIN and gap.low * gap.high > 0
+    ]
+    if not found:
+        return ""
+    caption = f"Differences to {reference} whose 95 % interval leaves out 0"
+    return table_html(["map", "figure", f"than {reference}", "difference", "p"], found, caption)
+
+
+def _name(row: Row) -> Cell:
+    return Cell(row["row"], row["kind"] if row["kind"] in ("floor", "failed", "ceiling") else "")
+
+
+def _figure(row: Row, metric: str) -> Cell:
+    value, low, spread = (row.get(name, "") for name in (metric, f"{metric}_low", f"{metric}_sd"))
+    if not value:
+        return Cell("")
+    if low:
+        return Cell(_short(value), f"[{_short(low)}, {_short(row[f'{metric}_high'])}]")
+    return Cell(_short(value), f"± {_short(spread)}" if spread else "")
+
+
+def _gap(gap: Estimate) -> Cell:
+    return Cell(f"{gap.value:+.3f}", f"[{gap.low:+.3f}, {gap.high:+.3f}]")
+
+
+def _chance(gap: Estimate) -> str:
+    return "" if math.isnan(gap.p) else f"{gap.p:.2g}"
+
+
+def _short(text: str) -> str:
+    return f"{float(text):.3f}" if text else ""
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
