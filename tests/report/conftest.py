@@ -1,4 +1,4 @@
-"""A tested run that the tests of the report share."""
+"""What the tests of the report share: a tested run, and a real browser."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import pytest
 
 from hrcam_lightning.cli import main
 from tests.command_line import CASES, SMALL, again
+from tests.report import screen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser as Chromium
+    from playwright.sync_api import Page
 
 EXPLAINERS = '[{method: gradcam, name: "grad <b>"}, random, center]'
 
@@ -22,3 +27,16 @@ def tested_run(tmp_path_factory: pytest.TempPathFactory, tiny_set: Path) -> Path
     main(["fit", *CASES, str(cases), *SMALL, "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "1"])
     main(again("test", folder, cases, "--explainers", EXPLAINERS, "--fused_maps.cases", "0"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    with screen.started() as browser:
+        yield browser
+
+
+@pytest.fixture
+def show(chromium: Chromium, tmp_path: Path) -> Iterator[Callable[..., Page]]:
+    """Opens a page; whatever it complains of, or asks of a network, fails the test."""
+    with screen.opened(chromium, tmp_path) as open_page:
+        yield open_page

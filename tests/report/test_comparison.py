@@ -45,7 +45,8 @@ def board(tmp_path: Path, tested_run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     _spoil(folder / "theirs/seed_0")
     runs = {"ours": _runs(folder / "ours"), "theirs": _runs(folder / "theirs")}
     plan = Comparison(
-        "mine", "ours", (0, 1), (), tuple(Experiment(name, (), (), None, (), study=False) for name in EXPERIMENTS), None,
+        "mine", "ours", (0, 1), (), tuple(Experiment(name, (), (), None, (), study=False) for name in EXPERIMENTS),
+        None,
         "pixel_ap", ("auroc", "pixel_ap"),
     )  # fmt: skip
     write_leaderboard(folder, leaderboard(runs, "ours", frozenset(["random", "center"])), plan, "mine on tiny")
