@@ -44,11 +44,8 @@ def board(tmp_path: Path, tested_run: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (place / "job.json").write_text(json.dumps(asdict(Record("key", "data", state=state))))
     _spoil(folder / "theirs/seed_0")
     runs = {"ours": _runs(folder / "ours"), "theirs": _runs(folder / "theirs")}
-    plan = Comparison(
-        "mine", "ours", (0, 1), (), tuple(Experiment(name, (), (), None, (), study=False) for name in EXPERIMENTS),
-        None,
-        "pixel_ap", ("auroc", "pixel_ap"),
-    )  # fmt: skip
+    experiments = tuple(Experiment(name, (), (), None, (), study=False) for name in EXPERIMENTS)
+    plan = Comparison("mine", "ours", (0, 1), (), experiments, None, "pixel_ap", ("auroc", "pixel_ap"))
     write_leaderboard(folder, leaderboard(runs, "ours", frozenset(["random", "center"])), plan, "mine on tiny")
     cost = {"experiment": "ours", "seed": 0, "train_minutes": "1.25"}
     write_csv(folder / "costs.csv", [cost], list(cost))
