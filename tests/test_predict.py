@@ -243,10 +243,12 @@ def test_what_cannot_be_predicted_is_said_in_a_sentence(
     words = error_of(capsys, monkeypatch, *command(sliced, scan, *out, "--data.slices", "coronal"))
     assert "trained with data.slices axial, but coronal is asked for" in words
     main(command(sliced, scan, *out))
-    (tmp_path / ".done-0.jsonl").write_text(json.dumps({"checkpoint": "of another"}) + "\n")
-    assert "predictions of another checkpoint" in error_of(
-        capsys, monkeypatch, *command(sliced, scan, *out, "--resume")
+    other = torch.load(sliced / "run/best.ckpt", weights_only=True)
+    torch.save(other | {"epoch": other["epoch"] + 1}, tmp_path / "other.ckpt")
+    words = error_of(
+        capsys, monkeypatch, *command(sliced, scan, *out, "--resume", "--ckpt_path", str(tmp_path / "other.ckpt"))
     )
+    assert "predictions of another checkpoint" in words
     save(np.zeros((8, 8, 4, 2), np.float32), LAS, tmp_path / "four.nii.gz")
     words = error_of(capsys, monkeypatch, *command(sliced, str(tmp_path / "four.nii.gz"), *out))
     assert "four.nii.gz" in words

@@ -194,6 +194,12 @@ class HrcamCLI(LightningCLI):
         """Say where the files are."""
         self._say_where("test")
 
+    def before_predict(self) -> None:
+        """Tell the writer by which checkpoint; the trainer knows it only once it is too late to leave cases out."""
+        for one in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(one, PredictionWriter):
+                one.checkpoint = self.config["predict"]["ckpt_path"]
+
     def after_predict(self) -> None:
         """Say which scans could not be read; the others are done by now.
 

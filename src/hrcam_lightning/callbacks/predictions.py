@@ -52,6 +52,9 @@ class PredictionWriter(Callback):
             files have changed since.
         slice_score: Probability of a volume that is seen slice by slice: the highest of its slices, or their mean.
 
+    Attributes:
+        checkpoint: File that the network is read from, by which `resume` knows it; of the trainer if not given.
+
     Raises:
         InputError: If the limits are not in order.
     """
@@ -67,6 +70,7 @@ class PredictionWriter(Callback):
             raise InputError(f"predictions.limits is {list(limits)}, but the first must be below the second")
         self.folder, self.limits, self.resume = folder, limits, resume
         self.slice_score: SliceScore = slice_score
+        self.checkpoint: str | None = None
         self.unreadable: dict[str, str] = {}
         self.done = 0
         self._scale: Limits = (-DEFAULT, DEFAULT)
@@ -93,7 +97,7 @@ class PredictionWriter(Callback):
         }
         found: dict[str, str] = {}
         if not self._dry:
-            found = self._journal.begin(fingerprint(trainer.ckpt_path), settings, resume=self.resume)
+            found = self._journal.begin(fingerprint(self.checkpoint or trainer.ckpt_path), settings, resume=self.resume)
         # Before any process begins to write, all have looked.
         done = {case: source for part in gather(found) for case, source in part.items()}
         self._done = {case for case, source in done.items() if self._sources.get(case, source) == source}
