@@ -110,7 +110,7 @@ def go(page: Page, name: str) -> None:
 
 
 def names(page: Page) -> list[str]:
-    return page.locator("#list .name").all_inner_texts()
+    return list(page.locator("#list .name").all_inner_texts())
 
 
 def expected(threshold: float, opacity: float) -> np.ndarray[Any, Any]:
