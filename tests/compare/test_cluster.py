@@ -49,7 +49,8 @@ def _compare(*words: str, **more: Any) -> dict[str, dict[str, str]]:
 def test_each_job_is_submitted_when_its_base_has_ended(slurm: Path) -> None:
     rows = _compare(
         "{partition: short, gpus_per_node: 2}",
-        experiments={"ours": {"configs": ["a.yaml"]}, "cured": {"retrofit": "ours"}},
+        # so slow that a retrofit submitted with its base would find none
+        experiments={"ours": {"configs": ["a.yaml"], "overrides": ["--sleep", "3"]}, "cured": {"retrofit": "ours"}},
     )
     assert float(rows["ours"]["pixel_ap"]) == pytest.approx(0.74)  # 0.7 and a hundredth a case: 1, 3, 5, 7
     assert float(rows["cured"]["pixel_ap"]) == pytest.approx(0.54)
