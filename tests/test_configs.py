@@ -50,7 +50,11 @@ def _write_flair(folder: Path) -> None:
     (folder / "cases.csv").write_text("\n".join(["image,label,mask,slices,split", *rows]))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "config",
+    # a 3D ResNet takes as long as six others, and each of its parts is tested by itself
+    [pytest.param(one, marks=[pytest.mark.slow] * (one.name == "resnet3d.yaml"), id=one.name) for one in CONFIGS],
+)
 def test_a_configuration_trains_and_tests(config: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout)
     main(["fit", "-c", f"configs/{config.name}", *QUICK])
