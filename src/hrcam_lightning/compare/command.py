@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import signal
 import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,7 +23,7 @@ from hrcam_lightning.compare.schema import read_comparison
 from hrcam_lightning.compare.scores import read_run
 from hrcam_lightning.compare.studies import read_study
 from hrcam_lightning.compare.table import COSTS, leaderboard_table, write_costs, write_leaderboard
-from hrcam_lightning.errors import InputError
+from hrcam_lightning.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +35,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "Train, retrofit and test a matrix of experiments, seeds and data sets, and write a leaderboard."
 NOT_DRAWN = "not drawn yet"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave with one sentence, without the usage."""
-        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def run(args: Sequence[str], version: str, resolve: Callable[[Sequence[str]], str]) -> None:
@@ -86,8 +79,8 @@ def run(args: Sequence[str], version: str, resolve: Callable[[Sequence[str]], st
         sys.exit(130)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="hrcam compare", description=SUMMARY)
+def _parser() -> WordParser:
+    parser = WordParser(prog="hrcam compare", description=SUMMARY)
     parser.add_argument("-c", "--config", type=Path, required=True, metavar="YAML", help="file of configs/compare/")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="runs/compare/NAME if not given")
     parser.add_argument("--small", action="store_true", help="the small form: its section 'small'")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,19 +15,15 @@ from hrcam_lightning.importers.nih import read_nih
 from hrcam_lightning.importers.rows import NEGATIVE, show, write_table
 from hrcam_lightning.importers.vindr import read_vindr
 from hrcam_lightning.importers.voc import read_voc
+from hrcam_lightning.words import WordParser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from hrcam_lightning.importers.rows import Row
 
 SUMMARY = "Write the table of cases (cases.csv) of a folder, NIH, VinDr-CXR, Pascal VOC or BIDS."
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave with one sentence, without the usage."""
-        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def run(args: Sequence[str]) -> None:
@@ -47,7 +42,7 @@ def run(args: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hrcam cases", description=SUMMARY)
+    parser = WordParser(prog="hrcam cases", description=SUMMARY)
     kinds = parser.add_subparsers(required=True, metavar="KIND")
 
     kind = _add(kinds, "folder", "one subfolder a class", _folder, _folder_home)
@@ -100,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    kinds: argparse._SubParsersAction[_Parser],
+    kinds: argparse._SubParsersAction[WordParser],
     name: str,
     text: str,
     read: Callable[[argparse.Namespace], list[Row]],

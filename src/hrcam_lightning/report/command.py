@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,8 +15,10 @@ from hrcam_lightning.files import check_writable
 from hrcam_lightning.report.comparison import sets_of, write_comparison
 from hrcam_lightning.report.predictions import PREDICTIONS, write_predictions
 from hrcam_lightning.report.run import write_run
+from hrcam_lightning.words import WordParser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from hrcam_lightning.report.maps import Build
@@ -28,12 +29,6 @@ Page = tuple[Path, Callable[[Path], tuple[int, str]]]
 """Where to, and what writes it: gives its size and a sentence about its cases."""
 LARGE = 10_000_000
 """Bytes above which a page is slow to open, and to mail."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave with one sentence, without the usage."""
-        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def run(args: Sequence[str], build: Build) -> None:
@@ -90,9 +85,9 @@ def _comparison(folder: Path, limit: int | None, build: Build, page: Path) -> tu
     return write_comparison(folder, page, limit, build)
 
 
-def _parser() -> _Parser:
+def _parser() -> WordParser:
     about = f"{SUMMARY} Of a run, options that its test was given are given again, as --data.test_split reversed."
-    parser = _Parser(prog="hrcam report", description=about, allow_abbrev=False)
+    parser = WordParser(prog="hrcam report", description=about, allow_abbrev=False)
     parser.add_argument("folder", type=Path, metavar="RUN_OR_COMPARISON_OR_PREDICTIONS")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=f"the page; {PAGE} in the folder if not given")
     parser.add_argument(
