@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ def workshop(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-def _compare(*words: str, **experiments: list[str]) -> Path:
+def _compare(*words: str, out: str = "out", **experiments: list[str]) -> Path:
     content: dict[str, Any] = {
         "name": "tiny",
         "reference": "ours",
@@ -43,8 +44,8 @@ def _compare(*words: str, **experiments: list[str]) -> Path:
         "experiments": {name: {"configs": ["a.yaml"], "overrides": more} for name, more in experiments.items()},
     }
     Path("compare.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    command.run(["-c", "compare.yaml", "--out", "out", *words], "1", " ".join)
-    return Path("out/demo")
+    command.run(["-c", "compare.yaml", "--out", out, *words], "1", " ".join)
+    return Path(out, "demo")
 
 
 def _boards(folder: Path) -> dict[str, bytes]:
@@ -94,7 +95,8 @@ def test_a_finished_job_is_never_repeated_and_a_failed_one_is_a_row(capsys: pyte
 @pytest.mark.usefixtures("workshop")
 def test_a_killed_job_goes_on_and_the_leaderboard_is_the_same() -> None:
     whole = _boards(_compare(ours=[], theirs=[]))
-    Path("out").rename("before")
+    Path("before").mkdir()
+    Path("out").rename("before/out")  # beside it, its runs would be taken
     Path("die").touch()
     folder = _compare(ours=[], theirs=[])
     assert "killed by SIGKILL (out of memory?)" in (folder / "leaderboard.md").read_text()
@@ -105,6 +107,69 @@ def test_a_killed_job_goes_on_and_the_leaderboard_is_the_same() -> None:
     assert _log(folder / "ours/seed_0") == ["fit", "fit", "test"]
     assert "--ckpt_path last" in (folder / "ours/seed_0/log.txt").read_text()
     assert json.loads((folder / "ours/seed_0/fake.json").read_text()) == ["0 0", "0 1", "0 2"]
+
+
+@pytest.mark.usefixtures("workshop")
+def test_what_another_comparison_has_done_is_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    first = _compare(out="first", ours=[], theirs=["--fail 'once'"], alone=["--alone 1"])
+    config = first / "ours/seed_1/config.yaml"
+    config.write_text(f"trainer:\n  default_root_dir: {config.parent}\n  max_epochs: 3\n", encoding="utf-8")
+    Path("other").mkdir()  # of no comparison, even if its files have the names of one
+    (first / "alone").rename("other/alone")
+    capsys.readouterr()
+    _compare("--dry_run", out="second", ours=[], theirs=["--fail 'once'"], alone=["--alone 1"])
+    assert "4 jobs to do; no estimate" in capsys.readouterr().out
+
+    second = _compare(out="second", ours=[], theirs=["--fail 'once'"], alone=["--alone 1"])
+    assert "demo/ours/seed_1: copied from first/demo/ours/seed_1" in capsys.readouterr().out
+    assert (second / "ours/seed_1/log.txt").read_bytes() == (first / "ours/seed_1/log.txt").read_bytes()
+    assert (second / "ours/seed_1/config.yaml").read_text().splitlines()[1:] == [
+        "  default_root_dir: second/demo/ours/seed_1", "  max_epochs: 3"
+    ]  # fmt: skip
+    for name in ("theirs", "alone"):  # failed there, or gone: done here
+        assert "second/demo" in (second / name / "seed_1/log.txt").read_text()
+    taken = {row["row"]: row for row in rows_of(second / "leaderboard.csv")}
+    assert float(taken["ours"]["pixel_ap"]) == pytest.approx(0.75 + 0.04)
+    assert not list(second.rglob(".part*"))
+
+    _compare(
+        out="second", ours=["--trainer.max_epochs 9"], theirs=[], alone=["--alone 1"]
+    )  # edited: not what the first did
+    assert "second/demo" in (second / "ours/seed_1/log.txt").read_text()
+    _compare(
+        out="second", ours=[], theirs=[], alone=["--alone 1"]
+    )  # edited back: taken again, in the place of the other
+    assert (second / "ours/seed_1/log.txt").read_bytes() == (first / "ours/seed_1/log.txt").read_bytes()
+    assert not list(second.rglob(".removed*"))
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_run_that_is_begun_anew_while_it_is_copied_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _compare(out="first", ours=[])
+    copytree, begun = shutil.copytree, list[Path]()
+
+    def begun_anew(source: Path, target: Path, *more: Any) -> None:
+        copytree(source, target, *more)
+        if not more:  # it calls itself, with more, for folders within
+            begun.append(source)
+            record = json.loads((target / "job.json").read_text()) | {"state": "started"}
+            (target / "job.json").write_text(json.dumps(record), encoding="utf-8")
+
+    def gone(source: Path, target: Path) -> None:
+        begun.append(source)
+        (target / "test").mkdir(parents=True)
+        raise shutil.Error([("a", "b", "no such file")])
+
+    for number, copy in enumerate((begun_anew, gone)):
+        monkeypatch.setattr(shutil, "copytree", copy)
+        own = _compare(out=f"own_{number}", ours=[])
+        assert not list(own.rglob(".part*"))
+        log = (own / "ours/seed_0/log.txt").read_text()
+        assert f"own_{number}/demo" in log
+        assert str(first) not in log
+        assert begun == [first / f"ours/seed_{seed}" for seed in (0, 1)]
+        begun.clear()
+        shutil.rmtree(f"own_{number}")
 
 
 @pytest.mark.usefixtures("workshop")

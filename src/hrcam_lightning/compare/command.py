@@ -23,6 +23,7 @@ from hrcam_lightning.compare.schema import read_comparison
 from hrcam_lightning.compare.scores import read_run
 from hrcam_lightning.compare.studies import read_study
 from hrcam_lightning.compare.table import COSTS, leaderboard_table, write_costs, write_leaderboard
+from hrcam_lightning.compare.twins import find_twin
 from hrcam_lightning.words import WordParser
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _ready(data: DataSet, say: Callable[[str], None]) -> str:
 def _shown(plan: Plan, comparison: Comparison) -> tuple[Table, str]:
     """What is to be done, and how long it may take by what was done before."""
     records = check_records(plan)
-    states = {job.name: job.state(records[job.name], comparison.budget_minutes) for job in plan.jobs}
+    states = {job.name: _state(job, records[job.name], comparison.budget_minutes) for job in plan.jobs}
     table = Table(title=f"{comparison.name}: {len(plan.jobs)} jobs", title_justify="left")
     for column in ("job", "state", "command"):
         table.add_column(column, overflow="fold")
@@ -108,6 +109,12 @@ def _shown(plan: Plan, comparison: Comparison) -> tuple[Table, str]:
         words = " ".join(("hrcam", *job.training(resume=states[job.name] == "continue")))
         table.add_row(job.name, states[job.name], words.replace("[", "\\["))
     return table, _estimate(plan, records, states)
+
+
+def _state(job: Job, record: Record | None, budget_minutes: float | None) -> State:
+    """How far it is, or whether another comparison has done it."""
+    state = job.state(record, budget_minutes)
+    return "elsewhere" if state not in ("finished", "over budget") and find_twin(job) else state
 
 
 def _estimate(plan: Plan, records: Mapping[str, Record | None], states: Mapping[str, State]) -> str:
@@ -118,7 +125,7 @@ def _estimate(plan: Plan, records: Mapping[str, Record | None], states: Mapping[
             seconds = record.train_seconds + record.test_seconds
             for name in ("", job.experiment):
                 took.setdefault(name, []).append(seconds)
-    left = [job for job in plan.jobs if states[job.name] not in ("finished", "over budget")]
+    left = [job for job in plan.jobs if states[job.name] not in ("finished", "elsewhere", "over budget")]
     if not left:
         return "Nothing is left to do."
     if not took:
@@ -142,6 +149,8 @@ def _run_all(plan: Plan, comparison: Comparison, where: Cluster | int, console: 
         for job, record in ended:
             if states[job.name] == "finished":
                 console.print(f"{job.name}: done before")
+            elif record.taken_from:
+                console.print(f"{job.name}: copied from {record.taken_from}", markup=False)
             elif states[job.name] != "over budget":
                 minutes = (record.train_seconds + record.test_seconds) / 60
                 console.print(f"{job.name}: {record.state}, {minutes:.1f} min {record.reason}".rstrip(), markup=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RECORD = "job.json"
 
-State = Literal["finished", "continue", "new", "changed", "over budget"]
+State = Literal["finished", "elsewhere", "continue", "new", "changed", "over budget"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Record:
         test_seconds: Spent on the test.
         parameters: Of the network; None if not known.
         map_cost: Time of logits and maps over that of the backbone alone; None if not known.
+        taken_from: Folder in another comparison that it was copied from; empty if it was done here.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Record:
     test_seconds: float = 0.0
     parameters: int | None = None
     map_cost: float | None = None
+    taken_from: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it."""

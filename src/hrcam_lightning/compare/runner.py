@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hrcam_lightning.compare.cost import measure
 from hrcam_lightning.compare.plan import Record, lost_seconds, read_record
+from hrcam_lightning.compare.twins import LOCK, remove_run, take_twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ def alone(out: Path, say: Callable[[str], None]) -> Iterator[int]:
         The lock, which the jobs inherit: it holds as long as one of them lives.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,7 +79,7 @@ def run_here(
 
 
 def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | None) -> Record:
-    """Bring a job to its end, from where it is.
+    """Bring a job to its end, from where it is, or take it from a comparison beside this one that has done the same.
 
     Args:
         job: What is to be done.
@@ -90,10 +90,12 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
     Returns:
         What it has written to its record.
     """
+    if (taken := take_twin(job)) is not None:
+        return taken
     record = read_record(job.folder)
     if state != "continue" or record is None:
         if record is not None and not job.study:  # a study knows which of its trainings are still good
-            _remove(job.folder)
+            remove_run(job.folder)
         record = Record(job.key, job.data_hash)
     record = replace(lost_seconds(record, job.folder), state="started", reason="")
     record.write(job.folder)
@@ -119,14 +121,6 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
         record = replace(record, state=error.state, reason=str(error))
     record.write(job.folder)
     return record
-
-
-def _remove(folder: Path) -> None:
-    """Remove a run; under another name, so that a kill leaves no half of it."""
-    doomed = folder.with_name(f".removed-{folder.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
 
 
 def _check_base(base: Job) -> None:
