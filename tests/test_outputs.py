@@ -67,13 +67,17 @@ def test_a_lesion_brings_what_the_generator_knows_of_it(fitted: Path, tiny_set: 
     curves = rows_of(fitted / "test/curves.csv")
     assert {row["curve"] for row in curves} == {
         "froc", "froc_by_parts", "lroc", "recall_by_dprime", "recall_by_size_mm", "pointing_by_dprime",
+        "pointing_by_size_mm",
     }  # fmt: skip
     model = [row for row in curves if row["map"] == "model"]
-    for name, column in (("recall_by_dprime", "found"), ("pointing_by_dprime", None)):
+    for name, known, column in (
+        ("recall_by_dprime", "dprime", "found"), ("pointing_by_dprime", "dprime", None),
+        ("recall_by_size_mm", "size_mm", "found"), ("pointing_by_size_mm", "size_mm", None),
+    ):  # fmt: skip
         bins = [row for row in model if row["curve"] == name]
         assert sum(int(row["n"]) for row in bins) == len(rows)
         for one in bins:
-            here = [row for row in rows if float(one["x"]) <= float(row["dprime"]) < float(one["x_to"])]
+            here = [row for row in rows if float(one["x"]) <= float(row[known]) < float(one["x_to"])]
             assert len(here) == int(one["n"])
             if column:
                 assert float(one["y"]) == pytest.approx(np.mean([int(row[column]) for row in here]))
@@ -127,7 +131,9 @@ def test_the_ceiling_stands_in_the_table_and_beside_the_score(
     ] == []
     assert f"{figures['test/ceiling/pointing']['value']:.3f}" in output
     curves = rows_of(fitted / "test/curves.csv")
-    assert {row["curve"] for row in curves if row["map"] == "ideal observer"} == {"lroc", "pointing_by_dprime"}
+    assert {row["curve"] for row in curves if row["map"] == "ideal observer"} == {
+        "lroc", "pointing_by_dprime", "pointing_by_size_mm"
+    }  # fmt: skip
     main(again("validate", fitted, bounded / "cases.csv", *QUICK))  # it has read the test cases
     assert not [name for name in _figures(fitted, "val") if "ceiling" in name]
 

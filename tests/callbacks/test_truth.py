@@ -165,6 +165,10 @@ def test_curves_hold_what_is_known_and_pointing_only_cases_with_one_lesion() -> 
     assert (pointing.y, pointing.n) == (1, 2)
     (ideal,) = curves["pointing_by_dprime"][OBSERVER]
     assert (ideal.y, ideal.n) == (0.5, 2)
+    assert curves["pointing_by_voxels"] == {
+        "model": [pointing._replace(x=1, x_to=1.1)],
+        OBSERVER: [ideal._replace(x=1, x_to=1.1)],
+    }
     assert curves["lroc"][OBSERVER][-1].y == 1 / 3
     assert set(curves["froc"]) == {"model"}
     assert "froc_by_parts" not in curves  # no threshold

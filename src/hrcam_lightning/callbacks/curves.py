@@ -45,6 +45,8 @@ class Panel(NamedTuple):
     y: str
 
 
+POINTING = "pointing, cases with one lesion"
+PEAKS = "lesions that the peak is on"
 PANELS = {
     "froc": Panel("FROC, local maxima", "false positives per image", "lesions found"),
     "froc_by_parts": Panel("FROC, connected parts", "false positives per image", "lesions found"),
@@ -52,9 +54,9 @@ PANELS = {
     "recall_by_dprime": Panel("at the validation threshold", "d′ (above: lesions)", "lesions found"),
     "recall_by_size_mm": Panel("at the validation threshold", "diameter in mm (above: lesions)", "lesions found"),
     "recall_by_voxels": Panel("at the validation threshold", "voxels (above: lesions)", "lesions found"),
-    "pointing_by_dprime": Panel(
-        "pointing, cases with one lesion", "d′ (above: lesions)", "lesions that the peak is on"
-    ),
+    "pointing_by_dprime": Panel(POINTING, "d′ (above: lesions)", PEAKS),
+    "pointing_by_size_mm": Panel(POINTING, "diameter in mm (above: lesions)", PEAKS),
+    "pointing_by_voxels": Panel(POINTING, "voxels (above: lesions)", PEAKS),
 }
 
 
@@ -98,8 +100,9 @@ def curves_of(
     """
     model = tables[MODEL]
     dprime, size = (np.array([getattr(one, name, math.nan) for one in lesions]) for name in ("dprime", "size_mm"))
-    by_size = "recall_by_size_mm" if np.isfinite(size).any() else "recall_by_voxels"
-    sizes = size if np.isfinite(size).any() else model.lesion_voxels.astype(np.float64)
+    by_size, sizes = "by_size_mm", size
+    if not np.isfinite(size).any():
+        by_size, sizes = "by_voxels", model.lesion_voxels.astype(np.float64)
     single = _single(model)
     curves: Curves = {name: {} for name in PANELS}
     for name, table in tables.items():
@@ -108,12 +111,16 @@ def curves_of(
         curves["lroc"][name] = _points(LROC_RATES, table.lroc_curve())
         found = table.found(thresholds.get(name))
         curves["recall_by_dprime"][name] = _bins(found, dprime, model)
-        curves[by_size][name] = _bins(found, sizes, model)
-        curves["pointing_by_dprime"][name] = _bins(_of_lesions(table.pointing, single, model), dprime, model)
+        curves[f"recall_{by_size}"][name] = _bins(found, sizes, model)
+        on_lesion = _of_lesions(table.pointing, single, model)
+        curves["pointing_by_dprime"][name] = _bins(on_lesion, dprime, model)
+        curves[f"pointing_{by_size}"][name] = _bins(on_lesion, sizes, model)
     if observer is not None:
         hits = observer.hits(model)
         curves["lroc"][OBSERVER] = _points(LROC_RATES, lroc_curve(observer.located, model.label, hits))
-        curves["pointing_by_dprime"][OBSERVER] = _bins(_of_lesions(hits, single, model), dprime, model)
+        on_lesion = _of_lesions(hits, single, model)
+        curves["pointing_by_dprime"][OBSERVER] = _bins(on_lesion, dprime, model)
+        curves[f"pointing_{by_size}"][OBSERVER] = _bins(on_lesion, sizes, model)
     kept = {panel: {name: points for name, points in own.items() if points} for panel, own in curves.items()}
     return {panel: own for panel, own in kept.items() if own}
 
@@ -131,7 +138,7 @@ def write_curves(path: Path, curves: Curves) -> None:
 
 
 def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, float]) -> Figure:
-    """Draw them, three panels a row.
+    """Draw them, three panels a row, or more in two rows.
 
     Args:
         curves: At least one.
@@ -140,10 +147,11 @@ def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, flo
     """
     names = list(dict.fromkeys(name for own in curves.values() for name in own))
     styles = _styles(names, floors)
-    rows = math.ceil(len(curves) / 3)
-    figure = Figure(figsize=(11, 3.7 * rows + 0.5), layout="constrained")
+    columns = max(3, math.ceil(len(curves) / 2))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(3.7 * columns, 3.7 * rows + 0.5), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1)  # type: ignore[union-attr, call-arg]
-    axes = figure.subplots(rows, 3, squeeze=False).ravel()
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(curves) :]:
         axis.set_axis_off()
     for axis, (panel, own) in zip(axes, curves.items(), strict=False):

@@ -28,6 +28,8 @@ TITLES = {
     "recall_by_size_mm": "recall against size, at the validation threshold",
     "recall_by_voxels": "recall against size, at the validation threshold",
     "pointing_by_dprime": "pointing against d′, cases with one lesion",
+    "pointing_by_size_mm": "pointing against size, cases with one lesion",
+    "pointing_by_voxels": "pointing against size, cases with one lesion",
 }
 """Where those of `PANELS` are too short to stand alone."""
 Style = dict[str, Any]
