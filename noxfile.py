@@ -15,6 +15,7 @@ nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml()
 CONSTRAINTS = ("-c", "constraints.txt")
+TORCHVISION = "torch==2.14.1\ntorchvision==0.29.1\ntimm==1.0.31\n"  # a pair that fits, as the pinned torch has none
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -63,6 +64,16 @@ def browser(session: nox.Session) -> None:
         except nox.command.CommandFailed:
             session.skip(f"none of {', '.join(CHROMIUM)} is on the PATH, and playwright could not fetch one")
     session.run("pytest", "-m", "browser", *session.posargs, "tests/report", env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(reuse_venv=True, default=False)
+def timm(session: nox.Session) -> None:
+    """The tests that need timm, on a torch that torchvision has a wheel for: gigabytes where that brings CUDA."""
+    pins = Path("constraints.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    others = Path(session.create_tmp()) / "constraints.txt"
+    others.write_text("".join(pin for pin in pins if not pin.startswith("torch==")) + TORCHVISION, encoding="utf-8")
+    session.install("-c", str(others), "-e", ".[timm]", *nox.project.dependency_groups(PROJECT, "test"))
+    session.run("pytest", *session.posargs, "tests/test_backbones_timm.py", "tests/retrofit/test_sources.py")
 
 
 @nox.session(name="compare-small", reuse_venv=True, default=False)
