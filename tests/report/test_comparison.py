@@ -139,7 +139,7 @@ def test_what_cannot_be_reported_is_said_in_a_sentence(
     assert "--data.test_split is of a run" in error("mine", "--data.test_split", "reversed")
     for path in board.rglob("job.json"):
         path.write_text(json.dumps(asdict(Record("key", "data", state="failed"))))
-    assert "no experiment with maps is finished" in error("mine/tiny")
+    assert "no experiment is finished" in error("mine/tiny")
     (board / "ours/seed_0/job.json").write_text("{")
     assert "job.json: is damaged" in error("mine/tiny")
     assert not list(board.parent.rglob("*.html"))

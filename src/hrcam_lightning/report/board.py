@@ -6,9 +6,12 @@ import csv
 import math
 from typing import TYPE_CHECKING
 
+from hrcam_lightning.compare.table import COSTS
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.metrics import Estimate
-from hrcam_lightning.report.tables import MAIN, Cell, table_html
+from hrcam_lightning.report.page import Section
+from hrcam_lightning.report.plots import difference_figure, plots_html
+from hrcam_lightning.report.tables import MAIN, Cell, folded, paragraph, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
     from hrcam_lightning.report.tables import Cells
 
 LEADERBOARD = "leaderboard.csv"
+BOARD = (
+    "As hrcam compare wrote it: the mean over trainings with its 95 % interval over cases and trainings, or ± the"
+    " standard deviation over trainings. Floors are maps that have not seen the disease."
+)
+DIFFERENCES = (
+    "On the same cases and seeds, with 95 % intervals over cases and trainings; p, where there is one, by "
+    "permutation over subjects, of these trainings, and not corrected for the number of rows."
+)
+COST_NOTE = (
+    "Minutes of training and test; map_over_backbone is the time of logits and maps over that of the backbone alone."
+)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -49,18 +63,47 @@ def differences_of(row: Row) -> dict[str, Estimate]:
     return found
 
 
+def board_sections(rows: Sequence[Row], reference: str) -> list[Section]:
+    """The leaderboard and, if there is a reference, the differences to it."""
+    missing = "".join(paragraph(f"{row['row']}: {row['reason']}") for row in rows if row.get("reason"))
+    board = board_html(rows) + missing + paragraph(BOARD) + folded("All figures", whole_board_html(rows))
+    sections = [Section("Leaderboard", board, "leaderboard")]
+    if reference:
+        sections.append(Section("Differences", _differences_html(rows, reference), "differences"))
+    return sections
+
+
+def costs_section(folder: Path) -> Section:
+    """What each job has taken."""
+    rows = read_rows(folder / COSTS)
+    cells: list[Cells] = [list(row.values()) for row in rows]
+    return Section("Costs", table_html([*rows[0]] if rows else ["experiment"], cells) + paragraph(COST_NOTE), "costs")
+
+
+def _differences_html(rows: Sequence[Row], reference: str) -> str:
+    by_row = {row["row"]: differences_of(row) for row in rows}
+    figures = {}
+    for metric in MAIN:
+        own = {name: gaps[metric] for name, gaps in by_row.items() if metric in gaps}
+        if own:
+            figures[f"plot-difference-{metric.replace('/', '-')}"] = difference_figure(metric, reference, own)
+    return paragraph(DIFFERENCES) + claims_html(rows, reference) + plots_html(figures)
+
+
 def board_html(rows: Sequence[Row]) -> str:
     """Rows by the main metrics: the mean over trainings with its interval, or its spread."""
     shown = [metric for metric in MAIN if any(row.get(metric) for row in rows)]
     shares = [metric for metric in shown if any(row.get(f"efficiency/{metric}") for row in rows)]
-    header: Cells = ["map", "seeds", *shown, *(f"{metric}: share of ceiling" for metric in shares), "parameters"]
+    sized = any(row.get("parameters") for row in rows)
+    header: Cells = ["map", "seeds", *shown, *(f"{metric}: share of ceiling" for metric in shares)]
+    header += ["parameters"] * sized
     cells: list[Cells] = []
     for row in rows:
         label = _name(row)
         seeds = str(len(row["seeds"].split()) or "")
         efficiency = [_short(row.get(f"efficiency/{metric}", "")) for metric in shares]
         count = f"{int(row['parameters']):,}" if row.get("parameters") else ""
-        cells.append([label, seeds, *(_figure(row, metric) for metric in shown), *efficiency, count])
+        cells.append([label, seeds, *(_figure(row, metric) for metric in shown), *efficiency, *[count] * sized])
     return table_html(header, cells)
 
 

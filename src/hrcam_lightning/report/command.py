@@ -15,6 +15,7 @@ from hrcam_lightning.files import check_writable
 from hrcam_lightning.report.comparison import sets_of, write_comparison
 from hrcam_lightning.report.predictions import PREDICTIONS, write_predictions
 from hrcam_lightning.report.run import write_run
+from hrcam_lightning.report.studies import studies_of, write_studies
 from hrcam_lightning.words import WordParser
 
 if TYPE_CHECKING:
@@ -82,7 +83,12 @@ def _pages(folder: Path, arguments: argparse.Namespace, more: list[str], build: 
 
 
 def _comparison(folder: Path, limit: int | None, build: Build, page: Path) -> tuple[int, str]:
-    return write_comparison(folder, page, limit, build)
+    studies = studies_of(folder)
+    if not studies:
+        return write_comparison(folder, page, limit, build)
+    if limit is not None:
+        raise InputError(f"--cases is of cases with maps, but {folder} compares studies, which have none: leave it out")
+    return write_studies(folder, studies, page)
 
 
 def _parser() -> WordParser:

@@ -10,54 +10,33 @@ import numpy as np
 from hrcam_lightning.callbacks.curves import OBSERVER, Curves, Point
 from hrcam_lightning.callbacks.explainers import MODEL
 from hrcam_lightning.compare.plan import read_record
-from hrcam_lightning.compare.table import COSTS
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.report.board import (
-    LEADERBOARD,
-    board_html,
-    claims_html,
-    differences_of,
-    read_rows,
-    reference_of,
-    whole_board_html,
-)
+from hrcam_lightning.report.board import LEADERBOARD, board_sections, costs_section, read_rows, reference_of
 from hrcam_lightning.report.browser import Browser, CaseView
 from hrcam_lightning.report.evaluation import read_evaluation
 from hrcam_lightning.report.facts import case_facts, order_of
 from hrcam_lightning.report.figures import calibration_section, curves_section
 from hrcam_lightning.report.maps import collect
 from hrcam_lightning.report.page import Section, write_page
-from hrcam_lightning.report.plots import difference_figure, plots_html, scripts
+from hrcam_lightning.report.plots import scripts
 from hrcam_lightning.report.run import VERSIONS, data_facts, kind_of, outcomes_of, shown_sentence, test_words
-from hrcam_lightning.report.tables import MAIN, facts_html, folded, paragraph, table_html, yaml_html
+from hrcam_lightning.report.tables import facts_html, folded, yaml_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from hrcam_lightning.report.evaluation import Evaluation, Row
+    from hrcam_lightning.report.evaluation import Evaluation
     from hrcam_lightning.report.facts import CaseFacts
     from hrcam_lightning.report.maps import Build, Built, MapCollector
-    from hrcam_lightning.report.tables import Cells
 
 Trainings = dict[str, dict[int, "Evaluation"]]
 """By experiment and seed."""
 
-BOARD = (
-    "As hrcam compare wrote it: the mean over trainings with its 95 % interval over cases and trainings, or ± the"
-    " standard deviation over trainings. Floors are maps that have not seen the disease."
-)
-DIFFERENCES = (
-    "On the same cases and seeds, with 95 % intervals over cases and trainings; p, where there is one, by "
-    "permutation over subjects, of these trainings, and not corrected for the number of rows."
-)
 CURVES = (
     "Means over the trainings of each experiment, of its own map. In bins the bars reach from the lowest to the "
     "highest training, and where there is one training alone they are its 95 % interval. Floors are those of the "
     "reference."
-)
-COST_NOTE = (
-    "Minutes of training and test; map_over_backbone is the time of logits and maps over that of the backbone alone."
 )
 
 
@@ -86,10 +65,7 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
     rows = read_rows(folder / LEADERBOARD)
     trainings = finished(folder, [row["row"] for row in rows])
     if not trainings:
-        raise InputError(
-            f"{folder}: no experiment with maps is finished, so there is nothing to report; run hrcam compare again "
-            "(a study of filtered retraining has no maps of its own: its leaderboard.md tells all)"
-        )
+        raise InputError(f"{folder}: no experiment is finished, so there is nothing to report; run hrcam compare again")
     reference = reference_of(rows)
     home = reference if reference in trainings else next(iter(trainings))
     trainings = {home: trainings[home]} | trainings  # so that it has the first colour in every figure
@@ -106,11 +82,10 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
     browser, about = _browser(firsts, made, classes, home)
     sections = [
         Section("What was compared", _what(folder, firsts, trainings, builts[home], reference), "what"),
-        Section("Leaderboard", _board(rows), "leaderboard"),
-        *([Section("Differences", _differences(rows, reference), "differences")] if reference else []),
+        *board_sections(rows, reference),
         curves_section(joined_curves(trainings, home), firsts[home].floors, CURVES),
         calibration_section({name: tested.scores for name, tested in firsts.items()}, classes),
-        Section("Costs", _costs(folder / COSTS), "costs"),
+        costs_section(folder),
     ]
     title = f"{folder.resolve().parent.name} on {folder.resolve().name}"
     return write_page(out, title, about, sections, browser, scripts()), about
@@ -240,24 +215,3 @@ def _what(folder: Path, firsts: Mapping[str, Evaluation], trainings: Trainings, 
 
 def _count(seeds: int) -> str:
     return "1 seed" if seeds == 1 else f"{seeds} seeds"
-
-
-def _board(rows: Sequence[Row]) -> str:
-    missing = "".join(paragraph(f"{row['row']}: {row['reason']}") for row in rows if row.get("reason"))
-    return board_html(rows) + missing + paragraph(BOARD) + folded("All figures", whole_board_html(rows))
-
-
-def _differences(rows: Sequence[Row], reference: str) -> str:
-    by_row = {row["row"]: differences_of(row) for row in rows}
-    figures = {}
-    for metric in MAIN:
-        own = {name: gaps[metric] for name, gaps in by_row.items() if metric in gaps}
-        if own:
-            figures[f"plot-difference-{metric.replace('/', '-')}"] = difference_figure(metric, reference, own)
-    return paragraph(DIFFERENCES) + claims_html(rows, reference) + plots_html(figures)
-
-
-def _costs(path: Path) -> str:
-    rows = read_rows(path)
-    cells: list[Cells] = [list(row.values()) for row in rows]
-    return table_html([*rows[0]] if rows else ["experiment"], cells) + paragraph(COST_NOTE)
