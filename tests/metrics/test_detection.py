@@ -34,7 +34,8 @@ def test_local_maxima_are_the_highest_of_their_window_and_first_of_equals(
             highest = (values == ndimage.maximum_filter(values, 2 * radius + 1, mode="constant", cval=-np.inf)) & (
                 values > values.min()
             )
-            places = np.argwhere(highest)
+            parts, count = ndimage.label(highest, structure=np.ones((3,) * len(size)))
+            places = np.array(sorted(tuple(np.argwhere(parts == part)[0]) for part in range(1, count + 1)))
             kept = [p for p in places if not any((abs(q - p) <= radius).all() and tuple(q) < tuple(p) for q in places)]
             assert [tuple(place) for place in got[b, k].nonzero().tolist()] == [tuple(place) for place in kept]
 
@@ -56,6 +57,21 @@ def test_a_flat_map_offers_nothing_and_a_plateau_one_detection() -> None:
     assert local_maxima(plateau, 2).nonzero().tolist() == [[0, 0, 3, 2]]
     with pytest.raises(ValueError, match="at least 1 pixel"):
         local_maxima(plateau, 0)
+
+
+def test_a_plateau_of_any_shape_and_orientation_is_one_detection() -> None:
+    rows, columns = torch.meshgrid(torch.arange(48), torch.arange(48), indexing="ij")
+    disc = ((rows - 24) ** 2 + (columns - 20) ** 2 <= 15**2).float()
+    bent = torch.zeros(48, 48)
+    bent[5:40, 8] = bent[39, 8:30] = 1  # an L
+    ball = torch.zeros(20, 20, 20)
+    ball[3:17, 4:15, 5:18] = 2
+    for shape in (disc, bent, ball):
+        for turned in (shape, shape.flip(0), shape.flip(1), shape.flip(0, 1), shape.transpose(0, 1)):
+            (found,) = local_maxima(turned[None, None]).nonzero().tolist()
+            assert found[2:] == turned.nonzero()[0].tolist()
+    two = torch.maximum(disc, 2 * torch.zeros(48, 48).index_put((torch.tensor(2), torch.tensor(44)), torch.tensor(1.0)))
+    assert local_maxima(two[None, None]).sum() == 2
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -72,6 +72,22 @@ def test_mean_and_spread_are_those_of_the_vectors() -> None:
         assert entry.low < entry.value < entry.high
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_the_length_of_a_drift_may_be_0(axes: int) -> None:
+    """A length is above 0 by chance: its interval holds 0 unless the vector is told from 0."""
+    rng = np.random.default_rng(0)
+    for drift, least in ((0.0, 0.85), (0.5, 0.85)):
+        held = []
+        for _ in range(40):
+            vectors = rng.normal(0, 2, size=(100, 1, axes))
+            vectors[..., 0] += drift
+            found = displacement_estimates(vectors, resamples=200)["displacement_px"]
+            assert found.low <= found.value <= found.high
+            held.append(found.low <= drift <= found.high)
+        assert np.mean(held) >= least
+    assert displacement_estimates(vectors + 3, resamples=200)["displacement_px"].low > 2
+
+
 def test_no_vector_at_all_is_undefined_with_its_reason() -> None:
     got = displacement_estimates(np.full((4, 1, 3), np.nan))
     assert set(got) == {

@@ -67,6 +67,16 @@ def test_a_share_has_wilsons_interval() -> None:
     assert estimate.low < 0.9 < estimate.high
 
 
+def test_hits_alone_are_not_sure_where_a_subject_has_several_pairs() -> None:
+    count = np.ones(40)
+    count[3] = 2
+    for share, expected in ((1.0, wilson(40, 40)), (0.0, wilson(0, 40))):
+        estimate = mean_estimate(share * count, count, "")
+        assert (estimate.value, estimate.low, estimate.high) == (share, *expected)
+    together = mean_estimate(np.ones(60), np.ones(60), "", subject=np.arange(60) // 2)
+    assert (together.low, together.high) == wilson(30, 30)
+
+
 def test_a_difference_of_zeros_and_ones_is_no_share() -> None:
     gaps = np.array([0.0] * 10 + [1.0] * 10)
     share, difference = (mean_estimate(gaps, np.ones(20), "none", signed=signed) for signed in (False, True))

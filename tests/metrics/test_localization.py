@@ -160,6 +160,29 @@ def test_pointing_with_a_tolerance_takes_in_the_pixels_around() -> None:
         pointing_hits(peak, mask, tolerance=-1)
 
 
+def test_a_distance_is_exact_and_within_a_tolerance_of_its_own_size() -> None:
+    """Also where a distance transform of the image takes the place of all pairs."""
+    rng = np.random.default_rng(0)
+    for spacing in ((0.7, 0.7), (0.14, 0.14), (0.9375, 1.2), (0.6, 0.3)):
+        for size, side, plateau in (((40, 40), 6, 1), ((96, 96), 30, 20)):
+            maps, masks = torch.zeros(1, 1, *size), torch.zeros(1, 1, *size, dtype=torch.bool)
+            start, place = rng.integers(0, size[0] - side), rng.integers(0, size[1] - plateau, 2)
+            masks[0, 0, start : start + side, 3 : 3 + side] = True
+            maps[0, 0, place[0] : place[0] + plateau, place[1] : place[1] + plateau] = 1
+            scale = torch.tensor(spacing, dtype=torch.float64)
+            gaps = (maps[0, 0] == 1).nonzero()[:, None] * scale - masks[0, 0].nonzero() * scale
+            expected = float(gaps.square().sum(-1).amin(1).amax().sqrt())
+            assert peak_distances(maps, masks, spacing).item() == pytest.approx(expected, rel=1e-6)
+            if expected:
+                assert pointing_hits(maps, masks, expected, spacing).item() == 1
+                assert pointing_hits(maps, masks, 0.999 * expected, spacing).item() == 0
+    inside = torch.zeros(1, 1, 30, 30, dtype=torch.bool)
+    inside[0, 0, 4:10, 5:11] = True
+    peak = torch.zeros(1, 1, 30, 30)
+    peak[0, 0, 7, 7] = 1
+    assert peak_distances(peak, inside, (0.9375, 0.9375)).item() == 0
+
+
 def test_relevance_mass_is_the_share_above_zero() -> None:
     maps = torch.tensor([[3.0, 1.0], [-5.0, 4.0]])[None, None]
     mask = torch.tensor([[True, False], [True, False]])[None, None]

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from hrcam_lightning.metrics import auroc, auroc_difference, auroc_estimate, delong, lroc_estimate
+from hrcam_lightning.metrics import auroc, auroc_difference, auroc_estimate, delong, lroc_estimate, wilson
 from hrcam_lightning.metrics.roc import weighted_lroc_area
 
 if TYPE_CHECKING:
@@ -114,6 +114,17 @@ def test_perfect_separation_has_an_interval_all_the_same() -> None:
     assert 0.6 < estimate.low < 0.9
 
 
+def test_perfect_areas_of_two_classes_or_of_subjects_have_an_interval_too() -> None:
+    scores, labels = np.arange(40.0)[:, None], (np.arange(40) >= 25).astype(float)[:, None]
+    two = auroc_estimate(scores.repeat(2, 1), labels.repeat(2, 1))
+    assert (two.value, two.low, two.high) == (1, *wilson(15, 15))
+    subject = np.arange(40) // 2  # 20 of them, one with images of both kinds: 13 have a negative one, 8 a positive one
+    of_subjects = auroc_estimate(scores, labels, subject=subject)
+    assert (of_subjects.low, of_subjects.high) == wilson(8, 8)
+    nothing = lroc_estimate(scores, labels, np.zeros_like(labels))
+    assert (nothing.value, nothing.low, nothing.high) == (0, *wilson(0, 15))
+
+
 def test_subjects_with_several_images_widen_the_interval() -> None:
     scores, labels = _ratings(np.random.default_rng(5), 40, 40, 1)
     alone = auroc_estimate(scores[:, None], labels[:, None])
@@ -121,6 +132,15 @@ def test_subjects_with_several_images_widen_the_interval() -> None:
     together = auroc_estimate(scores.repeat(4)[:, None], labels.repeat(4)[:, None], subject=subject)
     assert together.value == pytest.approx(alone.value)
     assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_a_difference_that_has_no_variance_to_see_is_not_sure() -> None:
+    few = auroc_difference(np.array([3.0, 1, 2, 4]), np.array([4.0, 3, 2, 1]), np.array([1.0, 0, 0, 0]))
+    assert math.isnan(few.value)
+    assert few.reason == "a difference of AUROC needs two positive and two negative cases"
+    perfect = auroc_difference(np.array([3.0, 4, 1, 2]), np.zeros(4), np.array([1.0, 1, 0, 0]))
+    assert perfect.value == 0.5
+    assert all(math.isnan(number) for number in (perfect.low, perfect.high, perfect.p))
 
 
 def test_a_difference_of_areas_is_zero_with_itself_and_sure_where_it_is_large() -> None:

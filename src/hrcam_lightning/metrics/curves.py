@@ -56,8 +56,10 @@ def lroc_curve(scores: Floats, labels: Floats, located: Floats, rates: Sequence[
         if not positive.any() or not negative.any():
             continue
         candidates = np.unique(score[positive | negative])[::-1]
-        false = (score[negative, None] >= candidates).sum(0).astype(np.float64)
-        true = ((score[positive, None] >= candidates) * hit[positive, None]).sum(0)
+        false = negative.sum() - np.searchsorted(np.sort(score[negative]), candidates).astype(np.float64)
+        rising = np.argsort(score[positive], kind="stable")
+        above = np.append(hit[positive][rising][::-1].cumsum()[::-1], 0)  # hits of the positives from each one on
+        true = above[np.searchsorted(score[positive][rising], candidates)]
         negatives, positives = (np.asarray(float(kind.sum())) for kind in (negative, positive))
         curves.append(sensitivity_at(false, true, negatives, positives, rates))
     return np.mean(curves, axis=0) if curves else np.full(len(rates), math.nan)

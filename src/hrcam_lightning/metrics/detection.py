@@ -26,8 +26,9 @@ RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per image
 def local_maxima(maps: Tensor, radius: int = 3) -> Tensor:
     """Local maxima after non-maximum suppression: pixels with no higher one within `radius` along every axis.
 
-    Of equal ones within reach of each other the first in memory order stays, so that a plateau is one detection. The
-    lowest value of a map is none: a flat map offers no detection.
+    A plateau, equal ones that touch, corners included, is one detection, at its first pixel in memory order, and of
+    equal ones within reach of each other the first stays. The lowest value of a map is none: a flat map offers no
+    detection.
 
     Args:
         maps: (B, K, *S).
@@ -44,6 +45,7 @@ def local_maxima(maps: Tensor, radius: int = 3) -> Tensor:
     values = maps.float()
     lowest = values.flatten(2).amin(-1).reshape(*maps.shape[:2], *[1] * (maps.ndim - 2))
     highest = (values == _window_maximum(values, radius)) & (values > lowest)
+    highest = _first_of_plateaus(highest)
     size = highest[0, 0].numel()
     exact = torch.float32 if size < 2**24 else torch.float64
     rank = torch.arange(size, 0, -1, device=maps.device, dtype=exact).reshape(highest.shape[2:])
@@ -129,6 +131,22 @@ def sensitivity_at(
                       np.moveaxis(allowed, -1, 0)], -1)  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(images[..., None] > 0, found / lesions[..., None], np.nan))
+
+
+def _first_of_plateaus(places: Tensor) -> Tensor:
+    """The first pixel in memory order of each connected part of ``places`` (B, K, *S), corners included."""
+    numbers = torch.arange(1, places[0, 0].numel() + 1, device=places.device, dtype=torch.float64)
+    ranked = torch.where(places, numbers.reshape(places.shape[2:]), 0.0)
+    joined = places & (ranked != _window_maximum(ranked, 1))
+    kept = places.clone()
+    corners = np.ones((3,) * (places.ndim - 2))
+    for b, k in joined.flatten(2).any(-1).nonzero().tolist():  # few maps have any
+        labels, _ = ndimage.label(places[b, k].cpu().numpy(), structure=corners)
+        numbers_of, first = np.unique(labels, return_index=True)
+        alone = np.zeros(labels.size, bool)
+        alone[first[numbers_of > 0]] = True
+        kept[b, k] = torch.from_numpy(alone.reshape(labels.shape)).to(places.device)
+    return kept
 
 
 def _window_maximum(values: Tensor, radius: int) -> Tensor:

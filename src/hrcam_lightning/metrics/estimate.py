@@ -72,13 +72,9 @@ def bootstrap(
     """
     if not resamples or units < 2:
         return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    # In portions: 1,000 resamples of 20,000 cases at once would take gigabytes.
-    portion = max(1, min(resamples, 2_000_000 // units))
-    sizes = [min(portion, resamples - done) for done in range(0, resamples, portion)]
     with np.errstate(invalid="ignore", divide="ignore"):  # undefined resamples
         value = float(statistic(np.ones((1, units)))[0])
-        values = np.concatenate([statistic(_draw(rng, size, units)) for size in sizes])
+        values = resampled(statistic, units, resamples, seed)
         values = values[np.isfinite(values)]
         if not values.size:
             return math.nan, math.nan
@@ -88,6 +84,27 @@ def bootstrap(
         shares = ndtr(bias + reach / np.maximum(1 - _acceleration(statistic, units) * reach, 1e-9))
     low, high = np.quantile(values, shares)
     return float(low), float(high)
+
+
+def resampled(statistic: Callable[[Floats], Floats], units: int, resamples: int, seed: int = 0) -> Floats:
+    """A statistic of units drawn with replacement, (resamples, ...).
+
+    Args:
+        statistic: From weights (R, units), how often each unit was drawn, to values (R, ...).
+        units: Number of units.
+        resamples: How many, at least 1.
+        seed: The same seed gives the same draws.
+    """
+    rng = np.random.default_rng(seed)
+    # In portions: 1,000 resamples of 20,000 cases at once would take gigabytes.
+    portion = portion_of(units)
+    sizes = [min(portion, resamples - done) for done in range(0, resamples, portion)]
+    return np.concatenate([statistic(_draw(rng, size, units)) for size in sizes])
+
+
+def portion_of(units: int) -> int:
+    """How many resamples of so many units are held at a time: 16 MB."""
+    return max(1, 2_000_000 // units)
 
 
 def _draw(rng: np.random.Generator, resamples: int, units: int) -> Floats:
@@ -157,7 +174,8 @@ def mean_estimate(
 ) -> Estimate:
     """Mean over (case, class) pairs, with subjects as the unit of resampling.
 
-    A share of subjects, one pair each that is hit or missed, has Wilson's interval: resamples of 200 hits would be 200
+    A share of subjects, one pair each that is hit or missed, has Wilson's interval, and so has one of several pairs a
+    subject where all are hit or none is, of as many trials as there are subjects: resamples of 200 hits would be 200
     hits, always.
 
     Args:
@@ -175,8 +193,9 @@ def mean_estimate(
     cases = int(used.sum())
     total, count = per_subject(total[used], subjects), per_subject(count[used], subjects)
     value = float(total.sum() / count.sum())
-    if resamples and not signed and (count == 1).all() and np.isin(total, (0, 1)).all():
-        return Estimate(value, *wilson(float(total.sum()), len(total)), cases)
+    hit_or_missed = bool((count == 1).all() and np.isin(total, (0, 1)).all())
+    if resamples and not signed and (hit_or_missed or (total == 0).all() or (total == count).all()):
+        return Estimate(value, *wilson(value * len(total), len(total)), cases)
 
     def statistic(weights: Floats) -> Floats:
         return np.asarray(weights @ total / (weights @ count))

@@ -37,7 +37,8 @@ def youden_thresholds(probability: Floats, label: Floats) -> list[float]:
             continue
         candidates = np.unique(scores)[::-1]
         sensitivity, false_alarms = (
-            (np.sort(scores[there == kind])[None] >= candidates[:, None]).mean(1) for kind in (1, 0)
+            (len(own) - np.searchsorted(own, candidates)) / len(own)
+            for own in (np.sort(scores[there == kind]) for kind in (1, 0))
         )
         found.append(float(candidates[(sensitivity - false_alarms).argmax()]))
     return found

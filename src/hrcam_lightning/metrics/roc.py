@@ -106,6 +106,8 @@ def lroc_estimate(
 ) -> Estimate:
     """LROC area, averaged over the classes that have cases of both kinds, with a BCa interval over subjects.
 
+    Where all resamples agree, as with all pairs in order, it is Wilson's of the subjects that show the smaller kind.
+
     Args:
         scores: (n, K) ratings.
         labels: (n, K), 0 or 1.
@@ -118,10 +120,16 @@ def lroc_estimate(
     if found is None:
         return undefined(0, "no class has both positive cases with a mask and negative cases")
     statistic, units = found
-    known = (np.isfinite(located) | (labels == 0))[:, _columns(labels, located)]
-    return Estimate(
-        float(statistic(np.ones((1, units)))[0]), *bootstrap(statistic, units, resamples), int(known.any(1).sum())
-    )
+    columns = _columns(labels, located)
+    known = (np.isfinite(located) | (labels == 0))[:, columns]
+    value = float(statistic(np.ones((1, units)))[0])
+    low, high = bootstrap(statistic, units, resamples)
+    if low == high:
+        whose = np.arange(len(labels)) if subject is None else subject
+        kinds = [(labels[:, columns] == kind) & known for kind in (0, 1)]
+        smaller = min(len(np.unique(whose[rows])) for kind in kinds for rows in kind.T)
+        low, high = wilson(value * smaller, smaller)
+    return Estimate(value, low, high, int(known.any(1).sum()))
 
 
 def area_statistic(
@@ -163,12 +171,17 @@ def _columns(labels: Floats, located: Floats) -> list[int]:
 def auroc_difference(first: Floats, second: Floats, labels: Floats) -> Estimate:
     """How much higher the AUROC of `first` is than that of `second`, two ratings (n,) of the same cases.
 
-    Interval and two-sided p by DeLong's test.
+    Interval and two-sided p by DeLong's test; neither where it sees no variance, as between ratings that are perfect
+    and constant. Undefined with fewer than two cases of either kind.
     """
+    if not 1 < labels.sum() < len(labels) - 1:
+        return undefined(len(labels), "a difference of AUROC needs two positive and two negative cases")
     areas, covariance = delong(np.stack([first, second]), labels)
     gap = float(areas[0] - areas[1])
     error = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
-    p = 2 * float(ndtr(-abs(gap) / error)) if error > 0 else float(gap == 0)
+    if not error > 0 and gap:
+        return Estimate(gap, math.nan, math.nan, len(labels))
+    p = 2 * float(ndtr(-abs(gap) / error)) if error > 0 else 1.0
     return Estimate(gap, gap - Z * error, gap + Z * error, len(labels), p=p)
 
 

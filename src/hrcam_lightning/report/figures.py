@@ -27,7 +27,7 @@ CALIBRATION = (
     " class, against their mean probability, with 95 % intervals (Wilson's where each subject has one case). ECE,"
     " the expected calibration error, is the mean distance from the diagonal, bins weighted by their cases; by "
     "chance it is above 0 even for a network that means what it says. Brier is the mean squared difference of "
-    "probability and label. Both are of one class against the rest, with BCa intervals over subjects. Training by"
+    "probability and label. Both are of one class against the rest, with 95 % intervals over subjects. Training by"
     " balanced class weights, or on cases of another prevalence, moves probabilities away from the diagonal "
     "without moving AUROC."
 )
