@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import fft, special
 
 from synth.reading import require
-from synth.spectra import frequency_squared, gaussian_power
+from synth.spectra import frequency_squared, gaussian_power, multiplicity
 
 if TYPE_CHECKING:
     from synth.grid import Array32, Array64, Grid
@@ -30,8 +30,8 @@ class AcquisitionSpec:
         gain: factor of all intensities, noise apart.
         blur_mm: standard deviation of a Gaussian point spread.
         slice_mm: thickness of a slice, a box along the third axis.
-        bias: standard deviation of the logarithm of the bias field.
-        bias_mm: correlation length of that field.
+        bias: standard deviation of the logarithm of the bias field, over voxels and cases; its mean in a case is 0.
+        bias_mm: correlation length of that field; the field's longest side at most.
         kspace: share of k-space along each in-plane axis that is kept, from the middle; less than 1 rings.
         ghost: strength of a ghost half a field away along the second axis.
     """
@@ -88,9 +88,12 @@ def draw_bias(spec: AcquisitionSpec, grid: Grid, rng: np.random.Generator) -> Ar
     """Draw a bias field, float32 ``(*S)``: the exponential of a smooth Gaussian field; None if there is none."""
     if spec.bias == 0:
         return None
-    smooth = np.sqrt(gaussian_power(spec.bias, spec.bias_mm, grid))
+    power = gaussian_power(1, spec.bias_mm, grid)
+    power[(0,) * len(grid.shape)] = 0  # the mean is the gain's business
+    # Of a long correlation, the mean is nearly all: what is left is brought to the strength that was asked for.
+    left = (power * multiplicity(grid)).sum() / np.prod(grid.shape)
+    smooth = spec.bias * np.sqrt(power / left)
     spectrum = fft.rfftn(rng.standard_normal(grid.shape, np.float32)) * smooth
-    spectrum[(0,) * len(grid.shape)] = 0  # the mean is the gain's business
     return np.asarray(np.exp(fft.irfftn(spectrum, s=grid.shape)), np.float32)
 
 

@@ -153,7 +153,8 @@ class Observed(NamedTuple):
         scores: plain data: name, kind, numbers (of cases, and of those with each class), and the scores by class, each
             with its 95 % interval.
         rating: log odds of each class ``(N, K)``.
-        located: log odds that the lesion covers the voxel pointed at ``(N, K)``; None where the reader is told places.
+        located: ``rating`` and log of the probability that the lesion, if there is one, covers the voxel pointed at
+            ``(N, K)``; None where the reader is told places.
         hit: whether that voxel is in its mask ``(N, K)``; None where the reader is told places.
     """
 
@@ -176,9 +177,10 @@ def observe(
 
     For each class, against all other cases: ``image_auroc`` by the posterior probability of the class;
     ``pointing``, how often the voxel most likely to lie in the lesion's mask does; ``lroc``, the area under the
-    localisation ROC curve, by the rating that maximises it, the posterior probability that the lesion covers that
-    voxel (Khurd and Gindi, IEEE Trans Med Imaging 24:1626, 2005). A score without cases is None, and so are pointing
-    and lroc where the reader is told places.
+    localisation ROC curve, by the rating that maximises it, the ratio of the likelihoods of a lesion that covers that
+    voxel and of none: the likelihood ratio of the class times the probability that its lesion, if there is one, covers
+    the voxel (Khurd and Gindi, IEEE Trans Med Imaging 24:1626, 2005). A score without cases is None, and so are
+    pointing and lroc where the reader is told places; ends of an interval are None where no resample differs.
 
     Args:
         spec: what the cases were drawn from.
@@ -215,7 +217,9 @@ def observe(
         if located is not None and hits is not None:
             hit = hits[here, number]
             own |= {"pointing": share(hit, rng), "lroc": area(located[:, number], here, hit.astype(np.float64), rng)}
-    plain = {name: {key: vars(value) if value else None for key, value in own.items()} for name, own in scores.items()}
+    plain = {
+        name: {key: value.plain() if value else None for key, value in own.items()} for name, own in scores.items()
+    }
     counts = dict(zip(spec.lesions, present.sum(axis=0).tolist(), strict=True))
     summary = {"spec": spec.name, "kind": kind, "cases": len(readings), "cases_with": counts, "seed": seed,
                "templates": templates if readers else None, "classes": plain}  # fmt: skip

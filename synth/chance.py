@@ -12,7 +12,7 @@ from synth.acquisition import draw_noise
 from synth.anatomy import draw_background
 from synth.cue import SiteCue
 from synth.families import StructureLossFamily
-from synth.lesion import draw_shape, place, where
+from synth.lesion import apart, draw_shape, place, where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,7 +128,7 @@ def draw_lesions(
             amplitude = float(rng.uniform(*spec.amplitude))
             free, middles = where(spec, region, taken, grid, key)
             if structure is not None:  # what fades ends with the structure
-                free = ~taken
+                free = apart(spec, taken, grid)
             placed = place(shape, free, grid, key, rng, middles=middles, structure=structure)
             taken[placed.box] |= placed.outline > 0
             drawn.append(Drawn(key, spec, placed, amplitude))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 # Raise it whenever the same specification and seed would give other bits, of a case or of the set's own files.
-GENERATOR_VERSION = "0.4.0"
+GENERATOR_VERSION = "0.5.0"
 JOURNAL, SHARD = "incomplete.jsonl", "shard.jsonl"
 HEADER = ("schema", "generator", "spec", "seed", "splits", "twins", "shard")
 TRIAL_CASES = 8

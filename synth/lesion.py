@@ -90,9 +90,7 @@ def where(spec: LesionSpec, region: Mask, taken: Mask, grid: Grid, key: str) -> 
     Raises:
         SpecError: no voxel of the tissue lies as deep as asked.
     """
-    free = region & ~taken
-    if spec.apart_mm > 0 and taken.any():
-        free &= ndimage.distance_transform_edt(~taken, sampling=grid.spacing) > spec.apart_mm
+    free = region & apart(spec, taken, grid)
     if spec.depth_mm is None:
         return free, free
     # The border of the field ends the tissue, too.
@@ -105,6 +103,13 @@ def where(spec: LesionSpec, region: Mask, taken: Mask, grid: Grid, key: str) -> 
             f"is {plain_text(spec.depth_mm)} but must be found in the tissue: {deepest}", key=f"{key}.depth_mm"
         )
     return free, free & deep
+
+
+def apart(spec: LesionSpec, taken: Mask, grid: Grid) -> Mask:
+    """Return what lies far enough from ``taken``, the supports of earlier lesions, bool ``(*S)``."""
+    if spec.apart_mm > 0 and taken.any():
+        return np.asarray(ndimage.distance_transform_edt(~taken, sampling=grid.spacing) > spec.apart_mm)
+    return ~taken
 
 
 def place(

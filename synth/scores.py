@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Bools = npt.NDArray[np.bool_]
 RESAMPLES = 1000
+Z = 1.959964  # of 95 %
 
 
 class Rated(NamedTuple):
@@ -35,12 +36,16 @@ class Rated(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its 95 % bootstrap interval, over ``n`` cases."""
+    """A score with its 95 % bootstrap interval, NaN where no resample differs, over ``n`` cases."""
 
     value: float
     low: float
     high: float
     n: int
+
+    def plain(self) -> dict[str, float | None]:
+        """Return it for JSON, which has no NaN."""
+        return {name: None if np.isnan(value) else value for name, value in vars(self).items()}
 
 
 def against_the_rest(ratios: Array64, prevalence: float) -> Array64:
@@ -57,7 +62,10 @@ def against_the_rest(ratios: Array64, prevalence: float) -> Array64:
 
 
 def area(ratings: Array64, present: Bools, credit: Array64, rng: np.random.Generator) -> Estimate | None:
-    """Return the mean credit of the cases with the class that are rated above one without; ties count half."""
+    """Return the mean credit of the cases with the class that are rated above one without; ties count half.
+
+    It has no interval where no resample differs, as where every case with the class is above every one without.
+    """
     high, low = ratings[present, np.newaxis], ratings[~present]
     if not high.size or not low.size:
         return None
@@ -67,10 +75,14 @@ def area(ratings: Array64, present: Bools, credit: Array64, rng: np.random.Gener
 
 
 def share(hit: Bools, rng: np.random.Generator) -> Estimate | None:
-    """Return the share of hits."""
+    """Return the share of hits; where all are, or none, with Wilson's interval."""
     if not hit.size:
         return None
-    return _estimate(float(hit.mean()), _resample(len(hit), rng) @ hit / len(hit), len(hit))
+    estimate = _estimate(float(hit.mean()), _resample(len(hit), rng) @ hit / len(hit), len(hit))
+    if not np.isnan(estimate.low):
+        return estimate
+    reach = Z**2 / (len(hit) + Z**2)
+    return replace(estimate, low=1 - reach, high=1.0) if hit.all() else replace(estimate, low=0.0, high=reach)
 
 
 def _resample(n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -79,5 +91,7 @@ def _resample(n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 def _estimate(value: float, resampled: Array64, n: int) -> Estimate:
+    if np.ptp(resampled) < 1e-9:  # what never differs, rounding apart, tells nothing of other cases
+        return Estimate(value, np.nan, np.nan, n)
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Estimate(value, float(low), float(high), n)

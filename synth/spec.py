@@ -121,6 +121,9 @@ class PhantomSpec:
             flat = len(self.shape) == 2 and scanner.slice_mm > 0
             where = f"sites.{key}" if self.sites else "acquisition"
             require(not flat, f"{where}.slice_mm", scanner.slice_mm, "be 0 in a field of 2 axes")
+            longest = max(n * step for n, step in zip(self.shape, self.spacing_mm, strict=True))
+            rule = f"be at most the field's longest side, {longest:.3g} mm, where there is a bias field"
+            require(scanner.bias == 0 or scanner.bias_mm <= longest, f"{where}.bias_mm", scanner.bias_mm, rule)
 
     def _check_cue(self) -> None:
         if self.cue is None:

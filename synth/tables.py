@@ -28,9 +28,11 @@ def ceiling_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
-def _interval(estimate: Mapping[str, float] | None) -> str:
+def _interval(estimate: Mapping[str, float | None] | None) -> str:
     if estimate is None:  # no cases, or no places to find
         return "-"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}\n(-)"
     return f"{estimate['value']:.3f}\n({estimate['low']:.3f}-{estimate['high']:.3f})"
 
 

@@ -216,6 +216,19 @@ def test_an_output_that_is_overwritten_is_refused() -> None:
         backbone(torch.randn(2, 1, 8, 8))
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_an_output_that_is_overwritten_under_inference_mode_is_read_before(dims: int) -> None:
+    network = _Classifier(dims)
+    backbone = TappedBackbone(1, dims, network, ["stem.1", "body.pool"]).eval()
+    images = torch.randn(2, 1, *(8,) * dims)
+    with torch.inference_mode():
+        normed, pooled = backbone(images)
+        expected = network.stem[1](network.stem[0](images))
+    assert expected.min() < 0
+    torch.testing.assert_close(normed, expected)
+    torch.testing.assert_close(pooled, network.body.pool(expected.relu()))  # type: ignore[operator]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_networks_that_cannot_be_tapped_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.pt2").write_bytes(b"no program")

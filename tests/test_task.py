@@ -191,6 +191,16 @@ def test_a_few_steps_lower_the_loss(
     assert trainer.callback_metrics["train/loss"].item() < 0.9 * before
 
 
+def test_a_plateau_schedule_counts_validations(tmp_path: Path, spec_path: Path) -> None:
+    data = PhantomDataModule(str(spec_path), counts={"train": 4, "val": 4}, batch_size=4)
+    plateau = partial(ReduceLROnPlateau, patience=0, threshold=10.0, threshold_mode="abs")
+    task = _task(optimizer=partial(Adam, lr=1e-2), lr_scheduler=plateau)
+    trainer = _trainer(tmp_path, max_epochs=8, check_val_every_n_epoch=3, num_sanity_val_steps=0)
+    trainer.fit(task, data)  # validates after epochs 3 and 6; no loss falls by 10, so that each but the first is bad
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
 def test_the_consistency_weight_rises_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     task = _task(consistency=2.0, consistency_ramp=0.5)
     task._trainer = SimpleNamespace(estimated_stepping_batches=100)  # type: ignore[assignment]

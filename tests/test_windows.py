@@ -76,7 +76,7 @@ def test_the_network_never_sees_more_than_a_window(dims: int) -> None:
     torch.testing.assert_close(alone, seen.maps)
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
 def test_weights_sum_to_one(overlap: float) -> None:
     """Of a network whose map does not hang on the image, nothing is seen of the windows."""
     network = network_of(3, MeanPooling())
@@ -126,6 +126,12 @@ def test_windows_that_do_not_suit(size: tuple[int, ...], words: str) -> None:
         Windows(network_of(2, MaxPooling()), size)
     with pytest.raises(InputError, match="0 to below 1"):
         Windows(network_of(2, MaxPooling()), (64, 64), 1.0)
+    with pytest.raises(
+        InputError, match=r"window_overlap is 0\.9, but windows of \[64, 24\] .* overlap by 0\.833 at most"
+    ):
+        Windows(network_of(2, MaxPooling()), (64, 24), 0.9)
+    starts = [span.start for span in Windows(network_of(2, MaxPooling()), (64, 24), 0.83)._spans(1, 72)]
+    assert starts == list(range(0, 49, 4))
 
 
 def test_a_task_looks_through_windows_but_does_not_train_through_them() -> None:

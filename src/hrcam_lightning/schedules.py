@@ -36,14 +36,16 @@ def scheduler_config(
     schedule: Schedule | Callable[[Optimizer], LRScheduler],
     optimizer: Optimizer,
     total_steps: float,
+    validation_every: int = 1,
 ) -> LRSchedulerConfigType:
     """What Lightning wants to know of a schedule.
 
     Args:
         schedule: A name, stepped at every batch over the whole run; or a factory of a torch scheduler, stepped at every
-            epoch, on ``val/loss`` if it is a plateau scheduler.
+            epoch; if it is a plateau scheduler, at every validation, on ``val/loss``.
         optimizer: What it schedules.
         total_steps: Length of the run.
+        validation_every: Epochs from one validation to the next.
 
     Raises:
         InputError: If a schedule that spans the run is asked for in a run without end.
@@ -56,5 +58,5 @@ def scheduler_config(
         return {"scheduler": scheduler, "interval": "step"}
     made = schedule(optimizer)
     if isinstance(made, ReduceLROnPlateau):
-        return {"scheduler": made, "interval": "epoch", "monitor": "val/loss"}
+        return {"scheduler": made, "interval": "epoch", "frequency": validation_every, "monitor": "val/loss"}
     return {"scheduler": made, "interval": "epoch"}

@@ -338,7 +338,8 @@ class LocalizationTask(LightningModule):
         except ValueError as error:
             raise InputError(f"model.optimizer cannot be made: {error}") from error
         steps = self.trainer.estimated_stepping_batches
-        return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.lr_scheduler, optimizer, steps)}
+        every = self.trainer.check_val_every_n_epoch or 1
+        return {"optimizer": optimizer, "lr_scheduler": scheduler_config(self.lr_scheduler, optimizer, steps, every)}
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
         """Step a schedule, and end training where it has fallen to `stop_rate`; one that warms up begins below it."""

@@ -55,6 +55,13 @@ class Windows:
                 f"model.window is {list(self.size)}, but must be a multiple of the network's deepest stride, "
                 f"{' x '.join(map(str, strides))}, and twice that at least"
             )
+        most = min(1 - stride / size for size, stride in zip(self.size, strides, strict=True))
+        if self.overlap > most:
+            raise InputError(
+                f"model.window_overlap is {self.overlap}, but windows of {list(self.size)} that begin on the network's "
+                f"strides, {' x '.join(map(str, strides))}, overlap by {math.floor(most * 1000) / 1000} at most: "
+                "lower it, or make the window larger"
+            )
 
     @property
     def pooling(self) -> Pooling:

@@ -111,6 +111,10 @@ class _Returns(nn.Module):
         ({"gamma": 2}, "gradcam has no option gamma: its options are relu, fusion"),
         ({"fusion": "median"}, "gradcam: fusion is 'median', but must be one of max, mean, sum, product"),
         ({"relu": "no"}, "gradcam: relu is 'no', but must be true or false"),
+        ({"method": "layercam", "gamma": None}, "layercam: gamma is None, but must be a number"),
+        ({"method": "occlusion", "fill": None}, "occlusion: fill is None, but must be a number"),
+        ({"fusion": None}, "gradcam: fusion is None, but must be one of max, mean, sum, product"),
+        ({"method": "random_weights", "seed": None}, "random_weights: seed is None, but must be a whole number"),
         ({"method": "layercam", "gamma": "x"}, "layercam: gamma is 'x', but must be a number"),
         ({"method": "occlusion", "patch": "big"}, "occlusion: patch is 'big', but must be pixels"),
         ({"method": "occlusion", "patch": 40}, "must be 1 <= step <= patch <= image"),
@@ -131,7 +135,7 @@ class _Returns(nn.Module):
 def test_one_sentence_says_what_to_do(settings: dict[str, Any], sentence: str) -> None:
     asked = {"method": "gradcam", "layers": None, **settings}
     if asked["method"] not in ("gradcam", "cam", "layercam") or asked["layers"] is not None:
-        asked = {key: value for key, value in asked.items() if value is not None}
+        asked = {key: value for key, value in asked.items() if key != "layers" or value is not None}
     else:
         asked["layers"] = ["trunk"]
     with pytest.raises(InputError, match=sentence) as caught:

@@ -227,6 +227,13 @@ def test_what_does_not_fit_is_refused(judge: Callable[..., object], settings: di
         judge(small(2), **arguments)
 
 
+def test_a_blur_in_half_precision_is_that_of_the_whole_image() -> None:
+    images = noise(1, 1, 400, 6).bfloat16()
+    exact, rough = filled(images.float(), "blur", 5), filled(images, "blur", 5)
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough, exact.bfloat16())
+
+
 def test_a_blur_keeps_what_is_even_up_to_the_border() -> None:
     even = torch.full((1, 1, 9, 7, 5), 3.0)
     torch.testing.assert_close(filled(even, "blur", 5), even)

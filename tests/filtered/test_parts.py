@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import Dataset
 
+from hrcam_lightning.backbones import ConvPyramid, TappedBackbone
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain.null import otsu
 from hrcam_lightning.filtered.dice import GRID, best, dice_at, dice_curves, four
@@ -282,3 +284,18 @@ def test_a_training_is_known_again_by_what_shapes_it() -> None:
     assert key_of(shaping(settings)) == key_of(shaping({**settings, "default_root_dir": "b"}))
     assert key_of(shaping(settings)) != key_of(shaping({**settings, "max_epochs": 4}))
     assert key_of(torch.optim.SGD) != key_of(torch.optim.Adam)
+    assert key_of(partial(ConvPyramid, width=2)) != key_of(partial(ConvPyramid, width=4))
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        lambda channels, dims: ConvPyramid(channels, dims, width=8),
+        partial(TappedBackbone, network=torch.nn.Conv2d(1, 1, 1), layers=["0"]),
+        {"network": object()},
+    ],
+    ids=["lambda", "network", "object"],
+)
+def test_settings_that_cannot_be_told_apart_are_refused(backbone: object) -> None:
+    with pytest.raises(InputError, match=r"cannot tell .* from another of that name: give a class, a function of"):
+        key_of({"backbone": backbone})

@@ -71,9 +71,18 @@ def test_bias_field_is_smooth_positive_and_of_the_stated_strength(dimensions: in
     logs = np.stack([np.log(field) for field in drawn if field is not None])
     assert len(logs) == 200
     assert logs.mean() == pytest.approx(0, abs=1e-3)
-    assert 0.12 < logs.std() <= 0.2  # what varies from case to case as a whole is left to the gain
+    assert logs.std() == pytest.approx(0.2, rel=0.05)
+    assert np.abs(logs.reshape(200, -1).mean(1)).max() < 1e-5  # the mean is left to the gain
     assert np.abs(np.diff(logs, axis=1)).max() < 0.15
     assert draw_bias(AcquisitionSpec(), grid, rng) is None
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 1])
+def test_bias_field_is_as_strong_however_long_its_correlation(dimensions: int, share: float) -> None:
+    grid, rng = GRIDS[dimensions], np.random.default_rng(0)
+    spec = AcquisitionSpec(bias=0.3, bias_mm=share * float(grid.field_mm.max()))
+    logs = np.stack([np.log(field) for _ in range(400) if (field := draw_bias(spec, grid, rng)) is not None])
+    assert logs.std() == pytest.approx(0.3, rel=0.08)
 
 
 def test_poisson_noise_is_that_of_counts() -> None:
@@ -118,7 +127,9 @@ def test_twin_differs_on_the_support_alone_behind_bias_and_poisson_noise(
 ) -> None:
     noise = {"kind": "poisson", "sd": 0.03}
     lesion = {"radius_mm": [2.2, 3], "delta": 0.3}
-    spec = make_spec(dimensions, prevalence=1, noise=noise, acquisition={"bias": 0.1}, lesions={"lesion": lesion})
+    spec = make_spec(
+        dimensions, prevalence=1, noise=noise, acquisition={"bias": 0.1, "bias_mm": 18}, lesions={"lesion": lesion}
+    )
     case = Phantoms(spec, 0)[0]
     changed = case.image != case.twin().image
     assert changed[case.masks[0]].mean() > 0.8
@@ -143,6 +154,7 @@ def test_each_site_is_as_likely_and_seen_in_its_cases(make_spec: Callable[..., P
         ({"acquisition": {"blur_mm": -1}}, "acquisition.blur_mm is -1.0 but must be at least 0"),
         ({"acquisition": {"slice_mm": 3}}, "acquisition.slice_mm is 3.0 but must be 0 in a field of 2 axes"),
         ({"acquisition": {"ghost": 1}}, "acquisition.ghost is 1.0 but must lie at 0 or above and below 1"),
+        ({"acquisition": {"bias": 0.1, "bias_mm": 36}}, "acquisition.bias_mm is 36.0 but must be at most the field's"),
         ({"sites": {"a": {}}}, "sites is ['a'] but must name at least two sites"),
         ({"sites": {"a": {}, "b": {"gain": 0}}}, "sites.b.gain is 0.0 but must be above 0"),
         ({"sites": {"a": {}, "b": {}}, "acquisition": {}}, "sites is ['a', 'b'] but must replace acquisition"),

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from synth import Phantoms, PhantomSpec, SpecError
 from synth.anatomy import draw_background
+from synth.chance import draw_lesions
 from synth.chest import ChestAnatomy
 from synth.grid import Grid
 from synth.head import HeadPose, draw_pose, render_head
@@ -171,6 +175,23 @@ def test_structure_loss_fades_the_structure_and_nothing_else() -> None:
         assert np.array_equal(case.masks[0][clear], (change <= -0.075)[clear])
         assert np.argwhere(case.masks[0]).mean(0) == pytest.approx(np.array(lesion.centre_voxel))
         assert lesion.volume_mm3 == pytest.approx(case.masks[0].sum() * 0.36)
+
+
+def test_what_fades_keeps_its_distance() -> None:
+    chest = {"kind": "chest"}
+    family = {"kind": "structure_loss", "structure": "ribs"}
+    lesion = {"radius_mm": 10, "polarity": "dark", "delta": 0.01, "family": family, "count": 3, "apart_mm": 30}
+    whole = {"name": "a", "task": "binary", "shape": [128, 128], "spacing_mm": [2.6, 2.6], "prevalence": 1}
+    spec = PhantomSpec.from_dict({**whole, "anatomy": chest, "lesions": {"loss": lesion}})
+    grid = Grid(spec.shape, spec.spacing_mm)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        background = draw_background(spec.anatomy, grid, rng)
+        drawn = draw_lesions(spec.lesions, background, np.zeros(grid.shape, bool), grid, rng)
+        places = [np.argwhere(one.placed.outline > 0) + [part.start for part in one.placed.box] for one in drawn]
+        gaps = [cdist(first, second).min() * 2.6 for first, second in combinations(places, 2)]
+        assert len(gaps) == 3
+        assert min(gaps) > 30
 
 
 @pytest.mark.parametrize(("control", "asked"), [("dprime", 2e7), ("cnr", 3e5), ("delta", 0.3)])

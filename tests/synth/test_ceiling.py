@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from synth import Phantoms, PhantomSpec
 from synth.ceiling import Seen, ceiling, drawn, kind_of, scanned, stored
 from synth.dataset import generate
 from synth.files import DatasetError, nifti_bytes
 from synth.observer import Observer
-from synth.scores import against_the_rest, area
+from synth.scores import against_the_rest, area, share
+from synth.tables import ceiling_table
 from synth.verify import open_set
 
 if TYPE_CHECKING:
@@ -165,6 +168,29 @@ def test_the_interval_is_that_of_repeated_experiments() -> None:
         assert found is not None
         covered += found.low < 0.7602 < found.high
     assert covered >= 52
+
+
+def test_no_interval_is_a_point(make_spec: Callable[..., PhantomSpec]) -> None:
+    rng, present = np.random.default_rng(0), np.arange(80) < 20
+    every, none, some = (share(np.arange(60) < hits, rng) for hits in (60, 0, 40))
+    assert every is not None
+    assert none is not None
+    assert some is not None
+    assert (every.value, every.low, every.high) == pytest.approx((1, 1 / (1 + 1.96**2 / 60), 1), rel=1e-4)  # Wilson
+    assert (none.value, none.low, none.high) == pytest.approx((0, 0, 1 - every.low))
+    assert 0.5 < some.low < 40 / 60 < some.high < 0.8
+    whole = area(present + rng.random(80) / 2, present, np.ones(20), rng)
+    assert whole is not None
+    assert whole.value == 1
+    assert np.isnan([whole.low, whole.high]).all()
+    assert whole.plain() == {"value": 1, "low": None, "high": None, "n": 80}
+    lesion = {"radius_mm": 3, "dprime": 40}
+    clear = scores(make_spec(lesions={"lesion": lesion}), 20, templates=4)
+    assert clear["classes"]["lesion"]["image_auroc"] == {"value": 1, "low": None, "high": None, "n": 20}
+    with StringIO() as file:
+        Console(file=file, width=100).print(ceiling_table(clear))
+        assert "1.000" in file.getvalue()
+        assert "nan" not in file.getvalue()
 
 
 def test_two_classes_are_told_apart_and_each_scoredagainst_the_rest(make_spec: Callable[..., PhantomSpec]) -> None:

@@ -28,8 +28,9 @@ class TappedBackbone(Backbone):
     need ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     A tapped layer returns one tensor (B, C_l, *S_l), is called once in a forward pass, and is not followed by a layer
-    that changes its output in place. An exported program keeps its layers' names and the mode that it was exported in;
-    its batch and image sizes must be dynamic. TorchScript cannot be tapped.
+    that changes its output in place (refused, save under ``torch.inference_mode``, where it is copied before). An
+    exported program keeps its layers' names and the mode that it was exported in; its batch and image sizes must be
+    dynamic. TorchScript cannot be tapped.
 
     Args:
         channels: Number of image channels.
@@ -121,9 +122,10 @@ class _Taps:
                 f"the layer {name} is called more than once in a forward pass: name a layer that is called once, "
                 "such as the block around it"
             )
-        self.found[name] = output
-        if not output.is_inference():  # where versions are not counted
-            self.versions[name] = output._version
+        if output.is_inference():  # where no version tells that it was changed since
+            self.found[name] = output.clone()
+        else:
+            self.found[name], self.versions[name] = output, output._version
         if not self.to_the_end and len(self.found) == len(self.layers):
             raise _AllFound
 

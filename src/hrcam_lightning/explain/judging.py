@@ -77,12 +77,13 @@ def filled(images: Tensor, fill: Fill, sigma: float) -> Tensor:
             raise InputError(f"fill is {fill!r}, but is 'blur' or a number") from None
     if not sigma > 0:
         raise InputError(f"blur is {sigma}, but is a sigma in pixels, above 0")
+    blurred = images.float()  # bfloat16 holds whole numbers to 256 alone, and images are larger
     for axis in range(2, images.ndim):
-        place = torch.arange(images.shape[axis], dtype=images.dtype, device=images.device)
+        place = torch.arange(images.shape[axis], dtype=torch.float32, device=images.device)
         distance = (place[:, None] - place).abs()
         weights = torch.exp(-((distance / sigma) ** 2) / 2) * (distance <= max(1, round(sigma)))
-        images = (images.movedim(axis, -1) @ (weights / weights.sum(1, keepdim=True)).T).movedim(-1, axis)
-    return images
+        blurred = (blurred.movedim(axis, -1) @ (weights / weights.sum(1, keepdim=True)).T).movedim(-1, axis)
+    return blurred.to(images.dtype)
 
 
 def nan_of_unfit(scores: Tensor, maps: Tensor) -> Tensor:

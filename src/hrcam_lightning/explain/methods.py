@@ -166,7 +166,7 @@ def check_options(method: object, options: dict[str, Any]) -> None:
         raise InputError(f"there is no explainer {method!r}; nearest are {', '.join(near)}")
     known = _options_of(method)
     if method == "random_weights":
-        of = options.get("of", "gradcam")
+        of = options.get("of", known["of"])
         check_options(of, {name: value for name, value in options.items() if name not in known})
     elif unknown := sorted(set(options) - set(known)):
         has = f"its options are {', '.join(known)}" if known else "it has none"
@@ -175,19 +175,21 @@ def check_options(method: object, options: dict[str, Any]) -> None:
         return
     for name in sorted(set(options) & set(known) & set(_KINDS)):
         fits, kind = _KINDS[name]
-        if options[name] is not None and not fits(options[name]):
+        left_out = options[name] is None and known[name] is None
+        if not left_out and not fits(options[name]):
             raise InputError(f"{method}: {name} is {options[name]!r}, but must be {kind}")
 
 
-def _options_of(method: str) -> list[str]:
+def _options_of(method: str) -> dict[str, Any]:
+    """Options by name, with what they are if not given."""
     if method == "random_weights":
-        return ["of", "seed"]
+        return {"of": "gradcam", "seed": 0}
     if method in NAMES and method not in METHODS:
-        return []
+        return {}
     answer = METHODS[method] if method in METHODS else own.find(method)
     fixed = answer.keywords if isinstance(answer, partial) else {}
     parameters = inspect.signature(answer).parameters.values()
-    return [part.name for part in parameters if part.kind is part.KEYWORD_ONLY and part.name not in fixed]
+    return {part.name: part.default for part in parameters if part.kind is part.KEYWORD_ONLY and part.name not in fixed}
 
 
 def _ask(

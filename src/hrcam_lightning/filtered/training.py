@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import nn
 
 from hrcam_lightning.callbacks.explainers import MODEL, Explainer
 from hrcam_lightning.data import LocalizationDataModule
 from hrcam_lightning.data.sampling import BalancedSampler, EpochSampler, groups_of
+from hrcam_lightning.errors import InputError
 from hrcam_lightning.explain.null import seeded
 from hrcam_lightning.files import replacing
 
@@ -199,7 +201,11 @@ def _hushed() -> Iterator[None]:
 
 
 def key_of(*parts: object) -> str:
-    """A short hash of settings, by which a finished training is known again."""
+    """A short hash of settings, by which a finished training is known again.
+
+    Raises:
+        InputError: If a setting has no name of its own: a lambda, a local function, a network.
+    """
     text = json.dumps(parts, sort_keys=True, default=_named)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -213,5 +219,12 @@ def _named(value: object) -> object:
     """What JSON does not know, by name: from Python, parts are classes and functions."""
     if isinstance(value, partial):
         return [_named(value.func), value.args, value.keywords]
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    name = getattr(value, "__qualname__", None)
+    own = name or f"{type(value).__qualname__} {value!r}"
+    # Neither an address nor the description of a network, which leaves its weights out, says what it is.
+    if "<lambda>" in own or "<locals>" in own or " at 0x" in own or isinstance(value, nn.Module):
+        raise InputError(
+            f"filtered-retrain knows a finished training by its settings, and cannot tell {name or type(value)} from "
+            "another of that name: give a class, a function of a module, or functools.partial of one"
+        )
+    return f"{value.__module__}.{own}"
