@@ -70,16 +70,22 @@ def test_what_a_crop_left_out_is_nan_and_never_a_lesion(tmp_path: Path) -> None:
     assert np.asarray(load(tmp_path / "a_b_c_mask.nii.gz").dataobj)[[0, 5]].max() == 0
 
 
-def test_several_classes_are_a_fourth_axis_and_without_thresholds_there_is_no_mask(tmp_path: Path) -> None:
+def test_several_classes_are_a_fourth_axis_and_a_mask_needs_a_threshold_of_one_of_them(tmp_path: Path) -> None:
     frame = Framing().of(Grid((4, 5, 6), LAS))
     maps = np.random.default_rng(1).normal(size=(2, 4, 5, 6))
     rows = write_prediction(tmp_path, found_of(frame, maps), ["mass", "node"], [0.5, float("nan")], (-4, 4))
     written = np.asarray(load(tmp_path / "a_b_c_map.nii.gz").dataobj)
     np.testing.assert_array_equal(written, np.moveaxis(maps.astype(np.float32), 0, -1))
-    assert not (tmp_path / "a_b_c_mask.nii.gz").exists()
+    mask = np.asarray(load(tmp_path / "a_b_c_mask.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask[..., 0], written[..., 0] >= 0.5)
+    assert mask[..., 1].max() == 0
     assert (tmp_path / "a_b_c_mass.png").exists()
     assert rows[0]["lesion_voxels"] == (maps[0].astype(np.float32) >= 0.5).sum()
     assert "lesions" not in rows[1]
+    write_prediction(tmp_path / "none", found_of(frame, maps), ["mass", "node"], [float("nan")] * 2, (-4, 4))
+    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == [
+        "a_b_c_map.nii.gz", "a_b_c_mass.png", "a_b_c_node.png",
+    ]  # fmt: skip
 
 
 def test_slices_and_pictures(tmp_path: Path) -> None:
