@@ -182,6 +182,28 @@ def test_slices_come_in_any_order_and_make_one_volume() -> None:
         np.testing.assert_allclose(volume.probabilities, expected)
 
 
+def test_a_case_that_another_process_does_anew_has_one_line(tmp_path: Path) -> None:
+    first, second = (Journal(tmp_path, rank) for rank in (0, 1))
+    for journal, case in ((first, "a"), (second, "b"), (second, "x")):
+        journal.begin("one", SETTINGS, resume=True)
+        journal.add(case, [{"case": case, "probability": 0.1}], f"{case}.png 1")
+    # x.png is another now: the second process had done it, and this time the first does.
+    resumed = [Journal(tmp_path, rank) for rank in (0, 1)]
+    found = [journal.begin("one", SETTINGS, resume=True) for journal in resumed]
+    assert found == [{"a": "a.png 1", "b": "b.png 1", "x": "x.png 1"}] * 2
+    for journal in resumed[::-1]:
+        journal.tidy({"a", "b"})
+    assert first.sources() == {"a": "a.png 1", "b": "b.png 1"}  # also if x can be read no more
+    resumed[0].add("x", [{"case": "x", "probability": 0.9}], "x.png 2")
+    resumed[1].add("y", [{"case": "y", "probability": 0.5}], "y.png 1")
+    assert first.sources() == {"a": "a.png 1", "b": "b.png 1", "x": "x.png 2", "y": "y.png 1"}
+    assert [rows[0]["probability"] for rows in first.rows().values()] == [0.1, 0.1, 0.9, 0.5]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [".done-0.jsonl", ".done-1.jsonl"]
+    assert first.head() == {"checkpoint": "one", "settings": SETTINGS}
+    Journal(tmp_path / "none").tidy({"a"})
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_journal_forgets_the_line_that_was_torn(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert journal.begin("one", SETTINGS, resume=True) == {}
