@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +104,40 @@ def test_the_value_under_the_pointer_is_told(show: Callable[..., Page]) -> None:
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 10.5 / 16, box["y"] + box["height"] * 11.5 / 12)
     assert page.inner_text("#readout") == "row 11, column 10 · model 4.00 logit · image 1.00"
+
+
+def test_the_peak_is_marked_where_the_map_has_it(show: Callable[..., Page]) -> None:
+    almost = pages.RAMP.copy()
+    almost[7, 4] = 8.001  # the whole last column shares its step
+    page = show(pages.browser(pages.case("one", maps={"model": {"lesion": almost}})))
+    assert page.locator("#planes path.peak").get_attribute("d") == "M4.5 7.5h0"
+    assert page.inner_text("#readout").startswith("peak: row 7, column 4 · model 8.00 logit")
+    found = np.zeros(pages.VOXELS)
+    found[1, 1, 1], found[5, 2, 3] = 8.001, 8.0
+    page = show(pages.browser(replace(pages.volume(), maps={"model": {"lesion": found}})))
+    page.get_by_role("button", name="Go to the peak").click()
+    screen.settle(page)
+    assert page.inner_text("#readout").startswith("crosshair: voxel (1, 1, 1)")
+
+
+def test_without_any_map_the_image_and_its_facts_are_there(show: Callable[..., Page]) -> None:
+    bare = [replace(one, maps={}, levels={}) for one in (pages.case("one"), pages.volume("two"))]
+    page = show(pages.browser(*bare, maps=[]))
+    np.testing.assert_allclose(screen.pixels(page), screen.expected(9.0, 0.0), atol=1)
+    assert page.locator("#planes path.truth").count() == 1
+    assert page.locator("#planes path.peak").count() == 0
+    assert "0.5" in page.inner_text("#facts")
+    assert page.inner_text("#readout") == ""
+    assert [page.locator(name).is_visible() for name in ("#threshold", "#opacity", "#map", "#peak", "#outline")] == [
+        False, False, False, False, True,
+    ]  # fmt: skip
+    page.locator("#outline").uncheck()
+    assert page.locator("#planes path.truth").count() == 0
+    page.keyboard.press("ArrowRight")
+    screen.go(page, "two")
+    assert page.inner_text("#readout").startswith("crosshair: voxel")
+    assert page.get_by_role("button", name="Go to the peak").is_disabled()
+    assert page.get_by_role("button", name="Go to the lesion").is_enabled()
 
 
 def test_classes_have_maps_masks_and_thresholds_of_their_own(show: Callable[..., Page]) -> None:
