@@ -171,4 +171,17 @@ def test_what_cannot_be_reported_is_said_in_a_sentence(
     assert "does not say which image a is of" in error()
     (out / "predictions.csv").write_text("case,class\n")
     assert "tells of no case" in error()
+    for table, words in (
+        ("case,probability,lesions\na,0.5,\n", "has no column class; predict again"),
+        ("case,class,probability,lesions\na,x,,\n", "probability of a is '', which is no number; predict again"),
+        ("case,class,probability,lesions\na,x\n", "probability of a is '', which is no number"),
+        ("case,class,probability,lesions,peak\na,x,0.5,,high\n", "peak of a is 'high', which is no number"),
+    ):
+        (out / "predictions.csv").write_text(table)
+        assert words in error()
+    assert "--cases: '0' is no whole number from 1 on" in error("--cases", "0")
+    assert "--cases: 'few' is no whole number from 1 on" in error("--cases", "few")
+    told = error("--out", str(out / "predictions.csv/page.html"))
+    assert "cannot be written to" in told
+    assert "choose another --out" in told
     assert not list(out.glob("*.html"))
