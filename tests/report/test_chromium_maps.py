@@ -70,7 +70,9 @@ def test_each_map_and_level_has_its_own_scale_and_threshold(show: Callable[..., 
 
 
 def test_colours_end_with_the_scale(show: Callable[..., Page]) -> None:
-    page = show(pages.browser(pages.case("one"), maps=[MapKind("model", -4.0, "logit", scale=(-0.8, 4.0))]))
+    # What nine of ten keep to is the scale: -0.8 to 4.
+    others = [pages.case(str(n), maps={"model": {"lesion": pages.RAMP.clip(-0.8, 4.0)}}) for n in range(10)]
+    page = show(pages.browser(pages.case("one"), *others, maps=[MapKind("model", -4.0, "logit")]))
     screen.slide(page, "#opacity", 1)
     row = screen.pixels(page)[0]
     assert (row[:5] == row[0]).all()  # -4 to -0.8
@@ -146,7 +148,7 @@ def test_classes_have_maps_masks_and_thresholds_of_their_own(show: Callable[...,
         "one", truth=("nodule",), called=("mass", "nodule"), probabilities={"mass": 0.6, "nodule": 0.7}, maps=both,
         masks={"nodule": pages.block(slice(0, 1), slice(0, 2))}, levels={},
     )  # fmt: skip
-    kind = MapKind("model", {"mass": 2.0, "nodule": 5.0}, "logit", scale=pages.SCALE)
+    kind = MapKind("model", {"mass": 2.0, "nodule": 5.0}, "logit")
     page = show(pages.browser(one, maps=[kind], classes=["mass", "nodule"]))
     assert page.locator("#class").input_value() == "nodule"
     assert page.inner_text("#threshold-value") == "5.00 logit"
