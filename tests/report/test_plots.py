@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_a_map_looks_alike_in_the_picture_and_on_the_page() -> None:
     for drawn, marked, style in zip(lines.lines, shares.containers, styles, strict=False):
         colour = INK if drawn.get_color() == "black" else drawn.get_color()
         assert (colour, dashes[str(drawn.get_linestyle())]) == (style["color"], style["dash"])
-        line = marked.lines[0]
+        line: Any = marked[0]
         assert markers[str(line.get_marker())] == style["symbol"]
         assert line.get_color() == drawn.get_color()
     assert len(shares.containers) == len(names)
