@@ -51,6 +51,11 @@ def image_grid(dims: int, channels: int = 0) -> Level:
     return Level(channels, stride=(1.0,) * dims, offset=(0.0,) * dims)
 
 
+def voxel_size(affine: Floats) -> Floats:
+    """Millimetres between voxels along each of the three axes of a file, from its 4×4 affine."""
+    return np.asarray(np.sqrt((affine[:3, :3] ** 2).sum(0)))
+
+
 def axis_weights(
     cells: int,
     pixels: int,

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
+
+from hrcam_lightning.geometry import voxel_size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    import numpy as np
     from torch import Tensor
 
     from hrcam_lightning.geometry import Level
@@ -100,7 +102,7 @@ def largest_shifts(level: Level) -> list[int]:
 
 def spacing_of(affine: np.ndarray[Any, Any] | None, dims: int) -> list[float] | None:
     """Voxel size along each axis of an image, from its 4×4 affine; None if it has no place in space."""
-    return None if affine is None else [float(step) for step in np.sqrt((affine[:3, :3] ** 2).sum(0))[:dims]]
+    return None if affine is None else [float(step) for step in voxel_size(affine)[:dims]]
 
 
 def draw_view(

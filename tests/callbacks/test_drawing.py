@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import torch
 
 from hrcam_lightning.callbacks.drawing import draw_panels, make_panel, overlay, pixels
+from hrcam_lightning.callbacks.panels import FusedMapPanels
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
@@ -70,3 +77,21 @@ def test_a_sheet_has_a_row_a_case(cases: int) -> None:
     panel = make_panel("a", torch.rand(1, 8, 8), torch.ones(8, 8).bool(), [torch.rand(8, 8)], torch.rand(8, 8), None)
     sheet = pixels(draw_panels([panel] * cases, (-1, 1)))
     assert sheet.shape[0] == pytest.approx(100 * (1.5 * cases + 0.3), abs=2)
+
+
+def test_a_resumed_training_removes_the_sheets_from_its_own_epoch_on(tmp_path: Path) -> None:
+    numbers = ("005", "101", "500", "999", "1000", "1001", "12000")
+    (tmp_path / "maps").mkdir()
+    for name in (*(f"epoch_{number}" for number in numbers), "epoch_best", "figure"):
+        (tmp_path / "maps" / f"{name}.png").touch()
+
+    def left(epoch: int) -> list[str]:
+        trainer: Any = SimpleNamespace(
+            is_global_zero=True, fast_dev_run=False, default_root_dir=str(tmp_path), current_epoch=epoch
+        )
+        FusedMapPanels().on_train_start(trainer, None)  # type: ignore[arg-type]
+        return sorted(path.stem.removeprefix("epoch_") for path in (tmp_path / "maps").iterdir())
+
+    assert left(1000) == ["005", "101", "500", "999", "best", "figure"]
+    assert left(101) == ["005", "best", "figure"]
+    assert left(0) == ["best", "figure"]

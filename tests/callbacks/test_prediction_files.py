@@ -70,16 +70,22 @@ def test_what_a_crop_left_out_is_nan_and_never_a_lesion(tmp_path: Path) -> None:
     assert np.asarray(load(tmp_path / "a_b_c_mask.nii.gz").dataobj)[[0, 5]].max() == 0
 
 
-def test_several_classes_are_a_fourth_axis_and_without_thresholds_there_is_no_mask(tmp_path: Path) -> None:
+def test_several_classes_are_a_fourth_axis_and_a_mask_needs_a_threshold_of_one_of_them(tmp_path: Path) -> None:
     frame = Framing().of(Grid((4, 5, 6), LAS))
     maps = np.random.default_rng(1).normal(size=(2, 4, 5, 6))
     rows = write_prediction(tmp_path, found_of(frame, maps), ["mass", "node"], [0.5, float("nan")], (-4, 4))
     written = np.asarray(load(tmp_path / "a_b_c_map.nii.gz").dataobj)
     np.testing.assert_array_equal(written, np.moveaxis(maps.astype(np.float32), 0, -1))
-    assert not (tmp_path / "a_b_c_mask.nii.gz").exists()
+    mask = np.asarray(load(tmp_path / "a_b_c_mask.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask[..., 0], written[..., 0] >= 0.5)
+    assert mask[..., 1].max() == 0
     assert (tmp_path / "a_b_c_mass.png").exists()
     assert rows[0]["lesion_voxels"] == (maps[0].astype(np.float32) >= 0.5).sum()
     assert "lesions" not in rows[1]
+    write_prediction(tmp_path / "none", found_of(frame, maps), ["mass", "node"], [float("nan")] * 2, (-4, 4))
+    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == [
+        "a_b_c_map.nii.gz", "a_b_c_mass.png", "a_b_c_node.png",
+    ]  # fmt: skip
 
 
 def test_slices_and_pictures(tmp_path: Path) -> None:
@@ -174,6 +180,28 @@ def test_slices_come_in_any_order_and_make_one_volume() -> None:
         np.testing.assert_array_equal(volume.maps, maps)
         np.testing.assert_array_equal(volume.image[0, :, 0], [0, 1, 2, 3])
         np.testing.assert_allclose(volume.probabilities, expected)
+
+
+def test_a_case_that_another_process_does_anew_has_one_line(tmp_path: Path) -> None:
+    first, second = (Journal(tmp_path, rank) for rank in (0, 1))
+    for journal, case in ((first, "a"), (second, "b"), (second, "x")):
+        journal.begin("one", SETTINGS, resume=True)
+        journal.add(case, [{"case": case, "probability": 0.1}], f"{case}.png 1")
+    # x.png is another now: the second process had done it, and this time the first does.
+    resumed = [Journal(tmp_path, rank) for rank in (0, 1)]
+    found = [journal.begin("one", SETTINGS, resume=True) for journal in resumed]
+    assert found == [{"a": "a.png 1", "b": "b.png 1", "x": "x.png 1"}] * 2
+    for journal in resumed[::-1]:
+        journal.tidy({"a", "b"})
+    assert first.sources() == {"a": "a.png 1", "b": "b.png 1"}  # also if x can be read no more
+    resumed[0].add("x", [{"case": "x", "probability": 0.9}], "x.png 2")
+    resumed[1].add("y", [{"case": "y", "probability": 0.5}], "y.png 1")
+    assert first.sources() == {"a": "a.png 1", "b": "b.png 1", "x": "x.png 2", "y": "y.png 1"}
+    assert [rows[0]["probability"] for rows in first.rows().values()] == [0.1, 0.1, 0.9, 0.5]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [".done-0.jsonl", ".done-1.jsonl"]
+    assert first.head() == {"checkpoint": "one", "settings": SETTINGS}
+    Journal(tmp_path / "none").tidy({"a"})
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_journal_forgets_the_line_that_was_torn(tmp_path: Path) -> None:

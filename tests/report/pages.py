@@ -22,7 +22,6 @@ ROWS, COLUMNS = 12, 16
 RAMP: Floats = np.broadcast_to(np.linspace(-4.0, 8.0, COLUMNS), (ROWS, COLUMNS)).copy()
 """From -4 to 8 logits: 0.8 a column, which is 17 of 255 steps, exactly."""
 SHADES: Floats = np.broadcast_to(np.linspace(0.0, 1.0, ROWS)[:, None], (ROWS, COLUMNS)).copy()
-SCALE = (-4.0, 8.0)
 THRESHOLD = 2.0
 
 
@@ -61,7 +60,7 @@ def normal(name: str, **changes: Any) -> CaseView:
     )
 
 
-MODEL = MapKind("model", THRESHOLD, "logit", scale=SCALE)
+MODEL = MapKind("model", THRESHOLD, "logit")
 CENTER = MapKind("center", None, "", floor=True)
 
 
@@ -91,7 +90,7 @@ AFFINE = np.array([[-2.0, 0, 0, 10], [0, 0, 4.0, -20], [0, 3.0, 0, 5], [0, 0, 0,
 def volume(name: str = "volume") -> CaseView:
     """A volume of voxels that all differ, its peak at (5, 2, 3) of the file and its lesion round (1, 7, 1)."""
     image = np.arange(np.prod(VOXELS), dtype=float).reshape(VOXELS)
-    found, mask = np.zeros(VOXELS), np.zeros(VOXELS, bool)
+    found, mask = np.full(VOXELS, -4.0), np.zeros(VOXELS, bool)
     found[5, 2, 3] = 8.0
     mask[0:3, 6:9, 0:3] = True
     return case(

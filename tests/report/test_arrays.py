@@ -44,6 +44,15 @@ def test_the_ends_come_back_as_they_are() -> None:
     assert unpack(packed)[1, 1] == 9.125
 
 
+def test_the_peak_is_that_of_the_values_and_not_of_the_steps() -> None:
+    values = np.linspace(0.0, 1.0, 24).reshape(2, 3, 4)
+    values[0, 1, 2], values[1, 2, 0] = 8.0, 8.001  # one step
+    packed = pack(values, "")
+    coded = unpack(packed)
+    assert coded[0, 1, 2] == coded[1, 2, 0] == coded.max()
+    assert packed["peak"] == np.ravel_multi_index((1, 2, 0), values.shape)
+
+
 def test_masks_and_constant_arrays_come_back_exactly() -> None:
     mask = np.eye(6, dtype=bool)[:, ::-1]
     assert (unpack(pack(mask, "", 1)) == mask).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +70,9 @@ def test_each_map_and_level_has_its_own_scale_and_threshold(show: Callable[..., 
 
 
 def test_colours_end_with_the_scale(show: Callable[..., Page]) -> None:
-    page = show(pages.browser(pages.case("one"), maps=[MapKind("model", -4.0, "logit", scale=(-0.8, 4.0))]))
+    # What nine of ten keep to is the scale: -0.8 to 4.
+    others = [pages.case(str(n), maps={"model": {"lesion": pages.RAMP.clip(-0.8, 4.0)}}) for n in range(10)]
+    page = show(pages.browser(pages.case("one"), *others, maps=[MapKind("model", -4.0, "logit")]))
     screen.slide(page, "#opacity", 1)
     row = screen.pixels(page)[0]
     assert (row[:5] == row[0]).all()  # -4 to -0.8
@@ -105,13 +108,47 @@ def test_the_value_under_the_pointer_is_told(show: Callable[..., Page]) -> None:
     assert page.inner_text("#readout") == "row 11, column 10 · model 4.00 logit · image 1.00"
 
 
+def test_the_peak_is_marked_where_the_map_has_it(show: Callable[..., Page]) -> None:
+    almost = pages.RAMP.copy()
+    almost[7, 4] = 8.001  # the whole last column shares its step
+    page = show(pages.browser(pages.case("one", maps={"model": {"lesion": almost}})))
+    assert page.locator("#planes path.peak").get_attribute("d") == "M4.5 7.5h0"
+    assert page.inner_text("#readout").startswith("peak: row 7, column 4 · model 8.00 logit")
+    found = np.zeros(pages.VOXELS)
+    found[1, 1, 1], found[5, 2, 3] = 8.001, 8.0
+    page = show(pages.browser(replace(pages.volume(), maps={"model": {"lesion": found}})))
+    page.get_by_role("button", name="Go to the peak").click()
+    screen.settle(page)
+    assert page.inner_text("#readout").startswith("crosshair: voxel (1, 1, 1)")
+
+
+def test_without_any_map_the_image_and_its_facts_are_there(show: Callable[..., Page]) -> None:
+    bare = [replace(one, maps={}, levels={}) for one in (pages.case("one"), pages.volume("two"))]
+    page = show(pages.browser(*bare, maps=[]))
+    np.testing.assert_allclose(screen.pixels(page), screen.expected(9.0, 0.0), atol=1)
+    assert page.locator("#planes path.truth").count() == 1
+    assert page.locator("#planes path.peak").count() == 0
+    assert "0.5" in page.inner_text("#facts")
+    assert page.inner_text("#readout") == ""
+    assert [page.locator(name).is_visible() for name in ("#threshold", "#opacity", "#map", "#peak", "#outline")] == [
+        False, False, False, False, True,
+    ]  # fmt: skip
+    page.locator("#outline").uncheck()
+    assert page.locator("#planes path.truth").count() == 0
+    page.keyboard.press("ArrowRight")
+    screen.go(page, "two")
+    assert page.inner_text("#readout").startswith("crosshair: voxel")
+    assert page.get_by_role("button", name="Go to the peak").is_disabled()
+    assert page.get_by_role("button", name="Go to the lesion").is_enabled()
+
+
 def test_classes_have_maps_masks_and_thresholds_of_their_own(show: Callable[..., Page]) -> None:
     both = {"model": {"mass": pages.RAMP, "nodule": pages.RAMP[:, ::-1]}}
     one = pages.case(
         "one", truth=("nodule",), called=("mass", "nodule"), probabilities={"mass": 0.6, "nodule": 0.7}, maps=both,
         masks={"nodule": pages.block(slice(0, 1), slice(0, 2))}, levels={},
     )  # fmt: skip
-    kind = MapKind("model", {"mass": 2.0, "nodule": 5.0}, "logit", scale=pages.SCALE)
+    kind = MapKind("model", {"mass": 2.0, "nodule": 5.0}, "logit")
     page = show(pages.browser(one, maps=[kind], classes=["mass", "nodule"]))
     assert page.locator("#class").input_value() == "nodule"
     assert page.inner_text("#threshold-value") == "5.00 logit"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import pytest
 
-from hrcam_lightning.callbacks.curves import COLOURS, FLOOR, OBSERVER, Point
+from hrcam_lightning.callbacks.curves import COLOURS, FLOOR, OBSERVER, Point, draw_curves
 from hrcam_lightning.metrics import Estimate, ReliabilityBin
 from hrcam_lightning.report.plots import (
     INK,
@@ -82,6 +83,35 @@ def test_many_maps_never_look_the_same() -> None:
     styles = styles_of([*names, "random", "center", OBSERVER], ["random", "center"])
     looks = [(style["color"], style["dash"]) for style in styles.values()]
     assert len(set(looks)) == len(looks)
+
+
+def test_experiments_beyond_six_are_told_apart_in_every_figure() -> None:
+    names = [f"e{number}" for number in range(9)]
+    points, bins = [Point(5, 6, 0.5, 0.25, 0.625, 8)], [ReliabilityBin(0.9, 1.0, 0.95, Estimate(0.75, 0.5, 0.875, 4))]
+    styles = styles_of(names, ())
+    _, *calibration = calibration_figure(dict.fromkeys(names, bins), styles).data
+    binned = curve_figure("recall_by_dprime", dict.fromkeys(names, points), styles).data
+    for drawn in (calibration, binned):
+        assert len({(one.line.color, one.line.dash) for one in drawn}) == 9
+        assert len({(one.marker.color, one.marker.symbol) for one in drawn}) == 9
+
+
+def test_a_map_looks_alike_in_the_picture_and_on_the_page() -> None:
+    names = [*(f"e{number}" for number in range(8)), "random", "center", OBSERVER]
+    points = [Point(0.5, NAN, 0.25), Point(1, NAN, 0.5)]
+    bins = [Point(5, 6, 0.5, 0.25, 0.625, 8)]
+    every = {"lroc": dict.fromkeys(names, points), "recall_by_dprime": dict.fromkeys(names, bins)}
+    lines, shares, *_ = draw_curves(every, ["random", "center"], {}).axes
+    dashes = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+    markers = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"}
+    styles = styles_of(names, ["random", "center"]).values()
+    for drawn, marked, style in zip(lines.lines, shares.containers, styles, strict=False):
+        colour = INK if drawn.get_color() == "black" else drawn.get_color()
+        assert (colour, dashes[str(drawn.get_linestyle())]) == (style["color"], style["dash"])
+        line: Any = marked[0]
+        assert markers[str(line.get_marker())] == style["symbol"]
+        assert line.get_color() == drawn.get_color()
+    assert len(shares.containers) == len(names)
 
 
 def test_no_name_of_a_map_ends_the_script_that_it_stands_in() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,13 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def _predicted(folder: Path, files: dict[str, Path], maps: np.ndarray[Any, Any], affine: Any) -> None:
+def _predicted(
+    folder: Path,
+    files: dict[str, Path],
+    maps: np.ndarray[Any, Any],
+    affine: Any,
+    thresholds: tuple[float, float] = (2.0, 100.0),
+) -> None:
     """Predictions of two classes on images that are there, as `predict` leaves them."""
     journal = Journal(folder)
     folder.mkdir()
@@ -47,7 +54,7 @@ def _predicted(folder: Path, files: dict[str, Path], maps: np.ndarray[Any, Any],
     frame = Framing().of(Grid(maps.shape[2:], affine))
     for (case, path), own in zip(files.items(), maps, strict=True):
         found = Prediction(case, own[0], own, np.zeros(2, np.float32), np.array([0.25, 0.75], np.float32), frame)
-        new = write_prediction(folder, found, ["mass", "node/ule"], [2.0, 100.0], (-5, 5))
+        new = write_prediction(folder, found, ["mass", "node/ule"], thresholds, (-5, 5))
         journal.add(case, new, f"{path} 12 34")
         rows += new
     write_csv(folder / "predictions.csv", rows, COLUMNS)
@@ -113,6 +120,19 @@ def test_pictures_have_masks_of_their_own(tmp_path: Path, kept: dict[str, Any]) 
     assert kept["browser"].maps[0].threshold == {"mass": 3}
 
 
+def test_a_class_may_have_no_threshold(tmp_path: Path, kept: dict[str, Any]) -> None:
+    maps = np.random.default_rng(0).uniform(3, 4, size=(1, 2, 4, 5, 3)).astype(np.float32)
+    maps[0, 0, 1, 1, 1] = 1.5  # alone below the threshold
+    save(np.zeros((4, 5, 3), np.float32), np.eye(4), tmp_path / "a.nii.gz")
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "b.png")
+    for name, own, affine in (("a.nii.gz", maps, np.eye(4)), ("b.png", maps[..., 1], None)):
+        out = tmp_path / f"{name} out"
+        _predicted(out, {name[0]: tmp_path / name}, own, affine, (2.0, math.nan))
+        main(["report", str(out)])
+        assert kept["browser"].maps[0].threshold == {"mass": own[0, 0][own[0, 0] >= 2].min()}
+        assert kept["browser"].cases[0].called == ("mass",)
+
+
 def test_what_a_case_was_read_from() -> None:
     source = "slices 3:9|/a b/c.nii.gz#2 12 34|/d 5 6.png"
     assert files_of_source(source) == [Path("/a b/c.nii.gz#2"), Path("/d 5 6.png")]
@@ -151,4 +171,17 @@ def test_what_cannot_be_reported_is_said_in_a_sentence(
     assert "does not say which image a is of" in error()
     (out / "predictions.csv").write_text("case,class\n")
     assert "tells of no case" in error()
+    for table, words in (
+        ("case,probability,lesions\na,0.5,\n", "has no column class; predict again"),
+        ("case,class,probability,lesions\na,x,,\n", "probability of a is '', which is no number; predict again"),
+        ("case,class,probability,lesions\na,x\n", "probability of a is '', which is no number"),
+        ("case,class,probability,lesions,peak\na,x,0.5,,high\n", "peak of a is 'high', which is no number"),
+    ):
+        (out / "predictions.csv").write_text(table)
+        assert words in error()
+    assert "--cases: '0' is no whole number from 1 on" in error("--cases", "0")
+    assert "--cases: 'few' is no whole number from 1 on" in error("--cases", "few")
+    told = error("--out", str(out / "predictions.csv/page.html"))
+    assert "cannot be written to" in told
+    assert "choose another --out" in told
     assert not list(out.glob("*.html"))

@@ -24,7 +24,7 @@ ENTRY = {"value": 0.98765, "low": 0.9, "high": 1.0, "n": 40}
 
 def test_whatever_stands_in_a_table_is_text() -> None:
     everywhere = [
-        table_html([EVIL, Cell(EVIL, EVIL)], [[EVIL, Cell(EVIL, EVIL, strong=True)]], EVIL),
+        table_html([EVIL, Cell(EVIL, EVIL)], [[EVIL, Cell(EVIL, EVIL)]], EVIL),
         paragraph(EVIL),
         folded(EVIL, ""),
         yaml_html({EVIL: [EVIL]}),

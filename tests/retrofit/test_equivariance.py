@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,10 +16,12 @@ from hrcam_lightning.geometry import Level, Resampling, resample, sample
 from hrcam_lightning.pooling import MeanPooling
 from hrcam_lightning.retrofit.equivariance import SHARES, Demand, Equivariance, Sampling, combine
 from hrcam_lightning.retrofit.features import Floats, Reading
+from hrcam_lightning.retrofit.gather import gather
 from hrcam_lightning.views import draw_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 BOTH: list[Resampling] = ["receptive_field", "half_pixel"]
 SIZES = [(16, 16), (9, 8, 9)]
@@ -135,6 +137,34 @@ def test_neither_batches_nor_their_order_matter_but_the_seed_does(size: tuple[in
     assert Sampling(cases=3, seed=1).chosen(10) == Sampling(cases=3, seed=1).chosen(10)
     assert Sampling(cases=3, seed=1).chosen(10) != Sampling(cases=3, seed=2).chosen(10)
     assert len(Sampling(cases=3).chosen(10)) == 3
+
+
+@torch.no_grad()
+def test_each_case_is_turned_about_its_own_equal_axes(tmp_path: Path) -> None:
+    reading, images = _reading((9, 9, 9)), _images((9, 9, 9), cases=4)
+
+    def part(batches: list[list[int]], steps: Sequence[tuple[float, ...]], *kinds: Demand) -> Floats:
+        found = Equivariance(reading, Sampling(kinds, 4, pixels=20))
+        affines = [np.diag([*step, 1.0]) for step in steps]
+        read: Any = [
+            {"image": images[rows], "label": torch.zeros(len(rows), 1), "affine": [affines[row] for row in rows]}
+            for rows in batches
+        ]
+        gather(read, reading, np.memmap(tmp_path / "values", np.float32, "w+", shape=(4, reading.channels)), found)
+        return found.matrices()["view"]
+
+    # A cube, thick slices along one axis or another, and a case that cannot be turned at all.
+    steps = [(1.0, 1.0, 1.0), (1.0, 1.0, 5.0), (5.0, 1.0, 1.0), (1.0, 2.0, 5.0)]
+    mixes: list[tuple[Demand, ...]] = [("rotation",), ("flip", "rotation", "shift")]
+    for kinds in mixes:
+        alone = part([[0], [1], [2], [3]], steps, *kinds)
+        for batches in ([[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0], [1, 2, 3]]):
+            np.testing.assert_allclose(part(batches, steps, *kinds), alone, rtol=1e-4, atol=1e-7)
+    # What cannot be turned is no part of the mean, also beside one that can.
+    lone = Equivariance(reading, Sampling(("rotation",), 1, pixels=20))
+    lone.update(images[:1], [feature[:1] for feature in reading.features(images)], [0], [True], steps[:1])
+    found = part([[0, 1], [2, 3]], [steps[0], *[steps[3]] * 3], "rotation")
+    np.testing.assert_allclose(found, lone.matrices()["view"], rtol=1e-4, atol=1e-7)
 
 
 def test_blocks_of_differences_add_up_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +27,22 @@ OBSERVER = "ideal observer"
 COLUMNS = ("curve", "map", "x", "x_to", "y", "low", "high", "n")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: for any colour vision
 FLOOR = "#8c8c8c"
-DASHES = ("--", ":", "-.")
+DASHES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "D", "^", "v", "P")
+SYMBOLS = len(MARKERS)
+
+
+class Look(NamedTuple):
+    """What tells a map from others in a figure, in whatever words the figure is drawn.
+
+    Attributes:
+        colour: None is that of the text.
+        dash: 0 is a whole line; 1 to 3 are broken in different ways.
+        symbol: Of its points, from 0 to 5.
+    """
+
+    colour: str | None
+    dash: int
+    symbol: int
 
 
 class Panel(NamedTuple):
@@ -146,7 +160,8 @@ def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, flo
         areas: LROC area by map, for the legend.
     """
     names = list(dict.fromkeys(name for own in curves.values() for name in own))
-    styles = _styles(names, floors)
+    looks = looks_of(names, floors)
+    styles = {name: _style(name, look) for name, look in looks.items()}
     columns = max(3, math.ceil(len(curves) / 2))
     rows = math.ceil(len(curves) / columns)
     figure = Figure(figsize=(3.7 * columns, 3.7 * rows + 0.5), layout="constrained")
@@ -157,7 +172,8 @@ def draw_curves(curves: Curves, floors: Collection[str], areas: Mapping[str, flo
     for axis, (panel, own) in zip(axes, curves.items(), strict=False):
         for name, points in own.items():
             if points[0].n:
-                _draw_bins(axis, points, styles[name], names.index(name), len(names))
+                marked = styles[name] | {"marker": MARKERS[looks[name].symbol]}
+                _draw_bins(axis, points, marked, names.index(name), len(names))
             else:  # the highest share at no more than so many false ones: steps, not straight lines
                 axis.plot([p.x for p in points], [p.y for p in points], drawstyle="steps-post", **styles[name])
         if panel == "lroc":
@@ -181,7 +197,7 @@ def _draw_bins(axis: Axes, points: Sequence[Point], style: dict[str, Any], numbe
     shift = 0.5 + 0.4 * (number - (count - 1) / 2) / count
     places = [point.x + shift * (point.x_to - point.x) for point in points]
     ends = [[max(0.0, p.y - p.low) for p in points], [max(0.0, p.high - p.y) for p in points]]
-    axis.errorbar(places, [p.y for p in points], np.nan_to_num(ends), marker="o", markersize=3, capsize=2, **style)
+    axis.errorbar(places, [p.y for p in points], np.nan_to_num(ends), markersize=3, capsize=2, **style)
     if number == 0:
         for point in points:
             axis.text((point.x + point.x_to) / 2, 1.04, f"{point.n}", ha="center", va="bottom", fontsize=7)
@@ -190,17 +206,26 @@ def _draw_bins(axis: Axes, points: Sequence[Point], style: dict[str, Any], numbe
         axis.tick_params(axis="x", labelsize=8)
 
 
-def _styles(names: Sequence[str], floors: Collection[str]) -> dict[str, dict[str, Any]]:
-    colours, dashes = cycle(COLOURS), cycle(DASHES)
-    styles: dict[str, dict[str, Any]] = {}
+def looks_of(names: Sequence[str], floors: Collection[str]) -> dict[str, Look]:
+    """How each map is told from the others, the same in every figure: here, and on the page of a report."""
+    looks: dict[str, Look] = {}
+    grey = [name for name in names if name in floors]
+    own = [name for name in names if name not in (*grey, OBSERVER)]
     for name in names:
         if name == OBSERVER:
-            styles[name] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+            looks[name] = Look(None, 1, 0)
         elif name in floors:
-            styles[name] = {"color": FLOOR, "linestyle": next(dashes), "linewidth": 1.0}
-        else:
-            styles[name] = {"color": next(colours), "linestyle": "-", "linewidth": 2.0 if name == MODEL else 1.2}
-    return styles
+            number = grey.index(name)
+            looks[name] = Look(FLOOR, 1 + number % 3, number % SYMBOLS)
+        else:  # colours come again after six; a dash and another symbol then tell them apart
+            turn, number = divmod(own.index(name), len(COLOURS))
+            looks[name] = Look(COLOURS[number], turn % 4, (number + turn) % SYMBOLS)
+    return looks
+
+
+def _style(name: str, look: Look) -> dict[str, Any]:
+    width = 2.0 if name == MODEL else 1.0 if look.colour == FLOOR else 1.2
+    return {"color": look.colour or "black", "linestyle": DASHES[look.dash], "linewidth": width}
 
 
 def _label(name: str, floors: Collection[str]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hrcam_lightning.files import replacing
+from hrcam_lightning.geometry import voxel_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def make_panel(
         arrays = [array[..., index] for array in arrays]
     aspect = 1.0
     if affine is not None:
-        spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
+        spacing = voxel_size(affine)
         aspect = float(spacing[1] / spacing[0]) if spacing.all() else 1.0
         arrays = [array.T[::-1] for array in arrays]
     return Panel(title, arrays[0], arrays[1] > 0, arrays[2:-1], arrays[-1], aspect)

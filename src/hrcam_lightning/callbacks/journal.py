@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 Rows = list[dict[str, Any]]
 
@@ -60,6 +61,22 @@ class Journal:
                         f"{ways}"
                     )
         return self.sources()
+
+    def tidy(self, cases: Collection[str]) -> None:
+        """Keep the lines of some cases alone, in the file of the first process; to be called before anybody adds.
+
+        A case that is done anew may come to another process: its old line, in that one's file, would stand beside the
+        new one, and nothing would say which is which.
+        """
+        paths = self._paths() if self.first else []
+        lines = [line for path in paths for line in _lines(path)]
+        kept = {line["case"]: line for line in lines if line.get("case") in cases}
+        if paths:
+            with replacing(self.path) as part:
+                part.write_text("".join(json.dumps(line) + "\n" for line in (self._head, *kept.values())), "utf-8")
+        for path in paths:
+            if path != self.path:
+                path.unlink()
 
     def head(self) -> dict[str, Any]:
         """What the network of an earlier prediction is known by, and its settings; empty if there was none."""

@@ -83,7 +83,7 @@ class FusedMapPanels(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Remove the sheets of an earlier run in the same folder; a resumed run keeps those of its own epochs."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            _remove_pictures(Path(trainer.default_root_dir) / "maps", f"epoch_{trainer.current_epoch:03d}.png")
+            _remove_sheets(Path(trainer.default_root_dir) / "maps", trainer.current_epoch)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Forget the last epoch's cases."""
@@ -204,7 +204,8 @@ class FusedMapPanels(Callback):
         if trainer.state.fn == "fit":
             sheet = save(root / "maps" / f"epoch_{trainer.current_epoch:03d}.png", draw_panels(panels, limits))
         else:
-            _remove_pictures(root / stage / "maps")
+            for path in (root / stage / "maps").glob("*.png"):  # of an earlier evaluation
+                path.unlink()
             for one, panel in zip(kept, panels, strict=True):
                 save(root / stage / "maps" / f"{safe_name(one.case)}.png", draw_panels([panel], limits))
             sheet = save(root / stage / "maps.png", draw_panels(panels, limits))
@@ -228,10 +229,11 @@ def _shown(kept: _Kept, scale: MapScale) -> Panel:
     return replace(kept.panel, levels=[level + offsets[kept.number] for level, offsets in levels])
 
 
-def _remove_pictures(folder: Path, first: str = "") -> None:
-    """Remove the pictures of a folder whose names do not come before `first`."""
-    for path in folder.glob("*.png"):
-        if path.name >= first:
+def _remove_sheets(folder: Path, first: int) -> None:
+    """Remove the sheets of an epoch and of those after it; whatever else lies there is left alone."""
+    for path in folder.glob("epoch_*.png"):
+        number = path.stem.removeprefix("epoch_")
+        if number.isdecimal() and int(number) >= first:
             path.unlink()
 
 

@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from hrcam_lightning.callbacks.drawing import COLOURS, overlay
+from hrcam_lightning.geometry import voxel_size
 
 if TYPE_CHECKING:
     from hrcam_lightning.callbacks.drawing import Array, Limits
@@ -35,7 +36,7 @@ def draw_planes(title: str, image: Array, evidence: Array, affine: np.ndarray[An
     turn = nib.orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
     image = np.nan_to_num(nib.orientations.apply_orientation(image, turn), nan=float(np.nanmin(image)))  # type: ignore[no-untyped-call]
     evidence = nib.orientations.apply_orientation(evidence, turn)  # type: ignore[no-untyped-call]
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))[np.argsort(turn[:, 0])]
+    spacing = voxel_size(affine)[np.argsort(turn[:, 0])]
     upright = turn[np.argsort(turn[:, 0]), 1]  # below 0 where the file counts the other way
     peak = np.unravel_index(int(np.nanargmax(evidence)), evidence.shape)
     coloured = overlay_volume(image, evidence, limits)

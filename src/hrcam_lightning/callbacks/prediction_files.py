@@ -74,7 +74,7 @@ def write_prediction(
     affine = found.frame.stored.affine
     if affine is not None:
         write_nifti(base.with_name(f"{base.name}_map.nii.gz"), maps, affine)
-        if known.all():
+        if known.any():  # of a class without a threshold it is 0 throughout; its row says nothing of lesions
             write_nifti(base.with_name(f"{base.name}_mask.nii.gz"), masks.astype(np.uint8), affine)
     else:
         with replacing(base.with_name(f"{base.name}_map.npy")) as part:

@@ -101,6 +101,9 @@ class PredictionWriter(Callback):
         # Before any process begins to write, all have looked.
         done = {case: source for part in gather(found) for case, source in part.items()}
         self._done = {case for case, source in done.items() if self._sources.get(case, source) == source}
+        if self.resume and not self._dry:
+            self._journal.tidy(self._done)
+            gather(None)  # before that nobody writes either
         self.unreadable, self._files = {}, {}
         for case in (*done, *self._sources):
             self._claim(case)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.callbacks.drawing import Pixels
 
+NAMES = ("case", "subject", "class", "family", "curve", "map")
+"""Columns that stay text whatever they hold: a case called 0001 is not the number 1."""
 FIGURE_COLUMNS = ("figure", "value", "low", "high", "n", "p", "reason")
 
 
@@ -39,7 +41,7 @@ def log_evaluation(
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
                 header, *lines = csv.reader(file)
-            numeric = [_numeric([line[i] for line in lines]) for i in range(len(header))]
+            numeric = [name not in NAMES and _numeric([line[i] for line in lines]) for i, name in enumerate(header)]
             cells = [[_cell(c, number) for c, number in zip(line, numeric, strict=True)] for line in lines]
             tables[path.stem] = (header, cells)
     for logger in loggers:

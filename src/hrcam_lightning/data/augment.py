@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.geometry import voxel_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +158,7 @@ def _grid(matrices: Sequence[Doubles], shape: Sequence[int], device: torch.devic
 
 def _spacing(affine: Doubles | None, dims: int) -> Doubles:
     """Voxel size in millimetres along each axis; 1 for a picture, which has no place in space."""
-    return np.ones(dims) if affine is None else np.sqrt((affine[:3, :3] ** 2).sum(0))[:dims]
+    return np.ones(dims) if affine is None else voxel_size(affine)[:dims]
 
 
 def _channels(mask: Tensor, dims: int) -> Tensor:

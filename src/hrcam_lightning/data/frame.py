@@ -11,6 +11,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.geometry import voxel_size
 
 Affine = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -41,7 +42,7 @@ class Grid:
         """Millimetres between voxels, one an axis; None for a picture."""
         if self.affine is None:
             return None
-        return tuple(float(mm) for mm in np.sqrt((self.affine[:3, :3] ** 2).sum(0))[: len(self.shape)])
+        return tuple(float(mm) for mm in voxel_size(self.affine)[: len(self.shape)])
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ FINE, GREY, COARSE = 255, 127, 63
 def pack(values: Floats | Bools, where: str, steps: int = FINE) -> Packed:
     """Quantise linearly between the array's own lowest and highest value, and compress.
 
-    A value is ``low + (high - low) * byte / steps``, at most half a step off. The bytes are differences to the
+    A value is ``low + (high - low) * byte / steps``, at most half a step off; ``peak`` is the index of the highest one,
+    which the steps alone do not tell from those near it. The bytes are differences to the
     neighbour along each axis, modulo steps + 1, in C order: maps are smooth, and that halves them.
 
     Args:
@@ -40,7 +41,8 @@ def pack(values: Floats | Bools, where: str, steps: int = FINE) -> Packed:
     for axis in range(coded.ndim):
         coded = np.diff(coded, axis=axis, prepend=np.zeros_like(coded.take([0], axis))) % (steps + 1)
     text = squeeze(coded.astype(np.uint8).tobytes())
-    return {"shape": list(plain.shape), "low": _short(low), "high": _short(high), "steps": steps, "bytes": text}
+    told = {"low": _short(low), "high": _short(high), "steps": steps, "peak": int(plain.argmax())}
+    return {"shape": list(plain.shape), **told, "bytes": text}
 
 
 def _short(value: float) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 """Rises evenly in lightness, so that it is read without colour vision and in grey; what is weak stays dark."""
 SHARE = 0.9
-"""Share of the cases whose highest value, and of those whose lowest, stays within the colours, if no scale is given."""
+"""Share of the cases whose highest value, and of those whose lowest, stays within the colours."""
 OUTCOMES = ("hit", "called", "beside", "missed", "false alarm", "correct normal")
 
 
@@ -75,16 +75,12 @@ class MapKind:
             if there is none.
         unit: "logit", or "" for units of its own.
         floor: Whether it has not seen the disease.
-        scale: Values at the two ends of the colours, the same for every case, so that a normal image looks normal; if
-            not given, the upper end is one that 90 % of the maps of a finding keep to, of the cases that have it: with
-            all cases a rare finding would have the scale of normal images, which would then look ill.
     """
 
     name: str
     threshold: float | Mapping[str, float] | None
     unit: str
     floor: bool = False
-    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +218,9 @@ def _ends(case: Mapping[str, Any], maps: Mapping[str, int], store: Store) -> lis
 def _kind(kind: MapKind, classes: Sequence[str], ends: Sequence[_Ends]) -> dict[str, Any]:
     lows, highs = [end.low for end in ends] or [0.0], [end.high for end in ends] or [1.0]
     found = [end.high for end in ends if end.found] or highs
-    low, high = kind.scale or (float(np.quantile(lows, 1 - SHARE)), float(np.quantile(found, SHARE)))
+    # One scale for all cases, so that a normal image looks normal. Its upper end is of the cases that have the finding:
+    # with all of them a rare finding would have the scale of normal images, which would then look ill.
+    low, high = float(np.quantile(lows, 1 - SHARE)), float(np.quantile(found, SHARE))
     if not low < high:  # nothing but constant maps
         low, high = low - 0.5, low + 0.5
     given = kind.threshold if isinstance(kind.threshold, Mapping) else dict.fromkeys(classes, kind.threshold)

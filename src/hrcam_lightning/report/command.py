@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,6 @@ from hrcam_lightning.report.studies import studies_of, write_studies
 from hrcam_lightning.words import WordParser
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from hrcam_lightning.report.maps import Build
@@ -49,7 +49,7 @@ def run(args: Sequence[str], build: Build) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for out, write in _pages(folder, arguments, more, build):
         started = time.monotonic()
-        check_writable(out.parent)
+        check_writable(out.parent, "--out")
         size, about = write(out)
         console.print(about, markup=False)
         console.print(f"Page: {out} ({size / 1e6:.1f} MB, {time.monotonic() - started:.0f} s)", markup=False)
@@ -109,7 +109,6 @@ def _parser() -> WordParser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+    return int(text)

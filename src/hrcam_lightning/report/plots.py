@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from functools import cache
 from importlib.resources import files
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from hrcam_lightning.callbacks.curves import COLOURS, FLOOR, OBSERVER, PANELS
+from hrcam_lightning.callbacks.curves import COLOURS, FLOOR, PANELS, looks_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
 INK = "#010203"
 """Stands for the colour of the text, which the page's script puts in its place: it is another in the dark."""
 GRID = "rgba(128, 128, 128, 0.25)"
-DASHES = ("dash", "dot", "dashdot")
+DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
+"""As those of `Look` are called here."""
 TITLES = {
     "recall_by_dprime": "recall against d′, at the validation threshold",
     "recall_by_size_mm": "recall against size, at the validation threshold",
@@ -56,19 +56,16 @@ def plots_html(figures: Mapping[str, go.Figure], beside: str = "") -> str:
 
 
 def styles_of(names: Sequence[str], floors: Collection[str]) -> dict[str, Style]:
-    """Colour and dash of each map, as in ``curves.png``; the ideal observer is drawn in the colour of the text."""
-    colours, dashes, symbols = cycle(COLOURS), cycle(DASHES), cycle(SYMBOLS)
-    styles: dict[str, Style] = {}
-    for number, name in enumerate(names):
-        if name == OBSERVER:
-            styles[name] = {"color": INK, "dash": "dash", "width": 1.5, "symbol": "star"}
-        elif name in floors:
-            styles[name] = {"color": FLOOR, "dash": next(dashes), "width": 1.2, "symbol": next(symbols)}
-        else:
-            # Colours come again after six; a dash then tells them apart.
-            dash = "solid" if number < len(COLOURS) else DASHES[number // len(COLOURS) % len(DASHES)]
-            styles[name] = {"color": next(colours), "dash": dash, "width": 2, "symbol": next(symbols)}
-    return styles
+    """Colour, dash and symbol of each map, as in ``curves.png``."""
+    return {
+        name: {
+            "color": look.colour or INK,
+            "dash": DASHES[look.dash],
+            "width": 1.5 if look.colour is None else 1.2 if look.colour == FLOOR else 2,
+            "symbol": SYMBOLS[look.symbol],
+        }
+        for name, look in looks_of(names, floors).items()
+    }
 
 
 def curve_figure(panel: str, curves: Mapping[str, Sequence[Point]], styles: Mapping[str, Style]) -> go.Figure:
@@ -137,7 +134,7 @@ def calibration_figure(bins: Mapping[str, Sequence[ReliabilityBin]], styles: Map
             },
             name=name,
             mode="lines+markers",
-            line={"color": style["color"], "width": 1},
+            line={"color": style["color"], "dash": style["dash"], "width": 1},
             marker={"color": style["color"], "symbol": style["symbol"], "size": 7},
             customdata=[[share.n] for share in shares],
             hovertemplate="%{y:.3f} at %{x:.3f}, of %{customdata[0]} cases",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hrcam_lightning.report.evaluation import Row
 
 PREDICTIONS = "predictions.csv"
+NEEDED = ("case", "class", "probability", "lesions")
 SHOWN = ("peak", "lesions", "lesion_mm3", "peak_x_mm", "peak_y_mm", "peak_z_mm")
 ABOUT = (
     "There is no truth here, and so no outcome. A class counts as called where its map reaches the threshold that"
@@ -98,16 +99,29 @@ def write_predictions(folder: Path, out: Path, limit: int | None) -> tuple[int, 
 def _rows(folder: Path) -> dict[str, list[Row]]:
     """Rows by case."""
     path = folder / PREDICTIONS
-    found: dict[str, list[Row]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                found.setdefault(row["case"], []).append(row)
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+            rows: list[Row] = list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); predict again") from error
-    if not found:
+    if not rows:
         raise InputError(f"{path} tells of no case: there is nothing to show")
+    if missing := [name for name in NEEDED if name not in rows[0]]:
+        raise InputError(f"{path} has no column {missing[0]}; predict again")
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        for name in ("probability", *(name for name in SHOWN if row.get(name))):
+            if not _is_number(row[name]):
+                raise InputError(f"{path}: {name} of {row['case']} is '{row[name]}', which is no number; predict again")
+        found.setdefault(row["case"], []).append(row)
     return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _case(folder: Path, case: str, rows: list[Row], source: str) -> tuple[CaseView, dict[str, Bools]]:

@@ -28,12 +28,10 @@ class Cell(NamedTuple):
     Attributes:
         text: What it says.
         small: Below it, smaller.
-        strong: Whether it is bold.
     """
 
     text: str
     small: str = ""
-    strong: bool = False
 
 
 Cells = list["Cell | str"]
@@ -119,6 +117,5 @@ def _defined(entry: Entry | None) -> Cell:
 
 
 def _cell(cell: Cell | str) -> str:
-    text, small, strong = (cell, "", False) if isinstance(cell, str) else cell
-    shown = f"<strong>{escape(text)}</strong>" if strong else escape(text)
-    return f"{shown}<br><small>{escape(small)}</small>" if small else shown
+    text, small = (cell, "") if isinstance(cell, str) else cell
+    return f"{escape(text)}<br><small>{escape(small)}</small>" if small else escape(text)

@@ -112,7 +112,7 @@ class Equivariance:
         features: Sequence[Tensor],
         numbers: Sequence[int],
         normal: Sequence[bool],
-        spacing: Sequence[float] | None = None,
+        spacings: Sequence[Sequence[float] | None] | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -121,23 +121,28 @@ class Equivariance:
             features: What the backbone made of them, (B, C_l, *S_l) for every level.
             numbers: The cases' numbers in the training set.
             normal: Which cases are without any finding.
-            spacing: Voxel size along each axis.
+            spacings: Of each case, the voxel size along each axis, which says about which axes it may be turned; taken
+                to be equal if not given.
         """
         size, kinds = images.shape[2:], self.sampling.kinds
         sorts = [("patch", self._patch)] * ("patch" in kinds) + [("view", self._view)] * bool(_views(kinds))
         for name, draw in sorts:
-            changed, here, there = [], [], []
+            rows, changed, here, there = [], [], [], []
             for row, number in enumerate(numbers):
-                generator = _generator(self.sampling.seed, number, name)
-                draws = [draw(images[row : row + 1], generator, spacing) for _ in range(self.sampling.draws)]
+                generator, spacing = _generator(self.sampling.seed, number, name), spacings[row] if spacings else None
+                drawn = [draw(images[row : row + 1], generator, spacing) for _ in range(self.sampling.draws)]
+                draws = [one for one in drawn if one is not None]
+                if not draws:
+                    continue
+                rows.append(row)
                 changed += [image for image, _, _ in draws]
                 here.append(torch.cat([pixels for _, pixels, _ in draws]))
                 there += [found for _, _, found in draws]
-            if name == "view" and self.seen.isdisjoint(_views(kinds)):
-                continue  # such as rotations alone, of images without two equal axes: what differs is rounding
+            if not rows:
+                continue
             # Both in the order of cases, then draws, then pixels.
             after = self._at(there, self.reading.features(torch.cat(changed)), size)
-            self._add(name, self._at(here, features, size) - after)
+            self._add(name, self._at(here, [feature[rows] for feature in features], size) - after)
         quiet = [row for row, flag in enumerate(normal) if flag and "quiet" in kinds]
         if quiet:
             places: list[Tensor] = []
@@ -171,11 +176,17 @@ class Equivariance:
 
     def _view(
         self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A view (1, C, *S) of an image, pixels (P, D) of the image, and where the view has them (P, D)."""
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """A view (1, C, *S) of an image, pixels (P, D) of the image, and where the view has them (P, D).
+
+        None if nothing that is demanded moves it, such as rotations alone of an image without two equal axes: what
+        differs would be rounding.
+        """
         size = image.shape[2:]
         limits = largest_shifts(self.reading.levels[max(self.reading.taps)])
         view = draw_view(size, _views(self.sampling.kinds), limits, generator, spacing)
+        if view == View():
+            return None
         shown: dict[Demand, bool] = {"flip": bool(view.flips), "rotation": bool(view.turns), "shift": any(view.shifts)}
         self.seen.update(kind for kind, there in shown.items() if there)
         pixels = torch.stack(

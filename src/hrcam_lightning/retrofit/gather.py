@@ -77,7 +77,7 @@ def gather(
                 [feature[rows] for feature in features],
                 [done + row for row in rows],
                 [normal(batch["label"][row]) for row in rows],
-                spacing_of(batch["affine"][0], len(size)),
+                [spacing_of(batch["affine"][row], len(size)) for row in rows],
             )
         done += len(images)
     return Gathered(Pooled(values[:done], np.concatenate(labels)), np.concatenate(logits))

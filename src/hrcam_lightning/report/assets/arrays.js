@@ -24,14 +24,9 @@ function valueAt(array, index) {
   return array.low + ((array.high - array.low) * array.bytes[index]) / array.steps;
 }
 
-// Where the highest value is; looked for once.
+// Where the highest value is; told, for among the bytes many may share the highest step.
 function peakOf(array) {
-  if (!array.peak) {
-    let best = 0;
-    for (let i = 1; i < array.bytes.length; i++) if (array.bytes[i] > array.bytes[best]) best = i;
-    array.peak = placeOf(best, array.shape);
-  }
-  return array.peak;
+  return placeOf(array.peak, array.shape);
 }
 
 // Where an index into the bytes lies, and back; arrays are in C order.

@@ -19,7 +19,9 @@ class Controls {
     });
     for (const id of ["opacity", "outline", "peak"]) byId(id).addEventListener("input", () => (this.show(), onChange()));
     for (const id of ["map", "class"]) byId(id).addEventListener("input", () => (this.show(), onChange()));
-    if (data.kinds.length) this.show();
+    const parts = document.querySelectorAll(".settings .slider, #map-label, #peak-label");
+    for (const one of parts) one.hidden = !data.kinds.length; // images can be looked at without any map
+    this.show();
   }
 
   get kind() {
@@ -58,7 +60,9 @@ class Controls {
   }
 
   show() {
-    const { kind } = this, slider = byId("threshold"), value = this.threshold(kind);
+    const { kind } = this;
+    if (!kind) return;
+    const slider = byId("threshold"), value = this.threshold(kind);
     [slider.min, slider.max] = kind.range;
     slider.value = value;
     slider.setAttribute("aria-valuetext", withUnit(value, kind));

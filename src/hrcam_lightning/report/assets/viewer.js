@@ -138,7 +138,7 @@ class Viewer {
 
   async goTo(what) {
     const one = this.current, mask = await one.mask(this.controls.label);
-    const map = await one.map(this.controls.kind, this.controls.label);
+    const { kind, label } = this.controls, map = kind ? await one.map(kind, label) : null;
     if (one !== this.current || one !== this.ready) return;
     if (what === "lesion" && mask) this.at = centreOf(mask);
     else if (map) this.at = peakOf(map);
@@ -165,6 +165,7 @@ class Viewer {
     }
     this.tiles.forEach((tile, n) => this.drawTile(tile, maps[n], truth));
     byId("to-lesion").disabled = !mask;
+    byId("to-peak").disabled = !map;
     byId("viewer").dataset.case = one.case; // painted: says so to whoever waits for it
     this.tell(null);
   }
@@ -190,10 +191,12 @@ class Viewer {
     if (tile.kind) tile.element.setAttribute("aria-pressed", String(tile.kind === this.controls.kind));
   }
 
-  // The value under the pointer; without one, at the crosshair or at the map's peak.
+  // The value under the pointer; without one, at the crosshair or at the map's peak, where there is either.
   tell(voxel) {
     const { image, map, ready } = this, volume = image.shape.length === 3;
-    const at = voxel ?? (volume || !map ? this.at : peakOf(map)), index = indexOf(at, image.shape);
+    const at = voxel ?? (volume ? this.at : map && peakOf(map));
+    if (!at) return void (byId("readout").textContent = "");
+    const index = indexOf(at, image.shape);
     const value = map ? ` · ${this.controls.kind.name} ${withUnit(valueAt(map, index), this.controls.kind)}` : "";
     const where = voxel ? "" : volume ? "crosshair: " : "peak: ";
     byId("readout").textContent = `${where}${ready.describe(at, image.shape)}${value} · image ${written(valueAt(image, index))}`;
