@@ -105,6 +105,31 @@ def test_auroc_is_the_mean_over_trainings_and_its_difference_is_paired() -> None
     assert (found.low, found.high) == pytest.approx(wilson(2, 2))
 
 
+def test_what_a_test_calls_undefined_is_no_score() -> None:
+    label, ap = [0, 0, 1, 1], [NAN, NAN, NAN, 1.0]
+    told = {"auroc": NAN, "accuracy": NAN, "pixel_ap": NAN, "pointing": 0.5}
+    hits = {"pixel_ap": ap, "pointing": [NAN, NAN, 0, 1]}
+    broken = run_of(label, [0.1, 0.2, NAN, NAN], None, {"model": hits}, told)
+    (row,) = leaderboard({"ours": {0: broken}}, "ours", resamples=20)
+    assert set(row.estimates) == {"pointing"}  # a mean of the cases that are left is no figure of the test
+    assert row.figures == {}
+    fine = {"auroc": 1.0, "accuracy": 1.0, "pixel_ap": 0.75, "pointing": 0.5}
+    whole = run_of(label, [0.1, 0.2, 0.8, 0.9], None, {"model": {**hits, "pixel_ap": [NAN, NAN, 0.5, 1]}}, fine)
+    (row,) = leaderboard({"ours": {0: whole, 1: broken}}, "ours", resamples=20)
+    assert set(row.estimates) == {"pointing"}  # nor one of the other training alone
+
+
+@pytest.mark.parametrize("seeds", range(1, 13))
+def test_a_perfect_share_has_an_interval_whatever_the_number_of_trainings(seeds: int) -> None:
+    scores = {"model": {"pointing": [NAN, NAN, 1, 1]}}
+    runs = {"ours": {seed: run_of([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], None, scores) for seed in range(seeds)}}
+    (row,) = leaderboard(runs, "ours", resamples=200)
+    for metric in ("auroc", "pointing"):
+        found = row.estimates[metric]
+        assert found.value == 1
+        assert (found.low, found.high) == pytest.approx(wilson(2, 2))
+
+
 def test_subjects_not_cases_are_resampled() -> None:
     ap = np.tile(np.random.default_rng(0).random(12), 4).tolist()
     label, sure = [1] * 48, [0.9] * 48
