@@ -226,6 +226,34 @@ def test_the_hash_of_a_set_is_that_of_its_table_and_files(tiny_set: Path, tmp_pa
         data_hash(own / "cases.csv")
 
 
+def test_a_set_of_ones_own_is_known_by_its_files_whatever_its_labels_mean(tmp_path: Path) -> None:
+    """Labels that only the words of an experiment explain, and a ``dataset.json`` that carries no hash."""
+    (tmp_path / "series").mkdir()
+    names = ("a.png", "b.png", "series/1.dcm", "seg.png", "x=y.png", "old.png", "cue.png")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    cases = tmp_path / "cases.csv"
+    cases.write_text(
+        "image,label,mask,cue\n"
+        "a.png|b.png#0,malignant,Malignant node= seg.png=1+4|x=y.png,cue.png\n"
+        "series,benign,old.png=2,\n"
+    )
+    hashes = [data_hash(cases)]
+    (tmp_path / "dataset.json").write_text('{"task": "binary", "classes": ["malignant"]}')
+    hashes.append(data_hash(cases))
+    for name in names:
+        (tmp_path / name).write_text("changed")
+        hashes.append(data_hash(cases))
+    assert len(set(hashes)) == len(hashes)
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(InputError, match="must be an object"):
+        data_hash(cases)
+    (tmp_path / "dataset.json").unlink()
+    (tmp_path / "seg.png").unlink()
+    with pytest.raises(InputError, match=r"line 2: .*node=seg.png does not exist"):
+        data_hash(cases)
+
+
 def test_every_comparison_that_is_delivered_is_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
