@@ -198,6 +198,7 @@ def test_rows_are_sorted_and_written_with_what_failed(tmp_path: Path) -> None:
     assert "- broken: seed 0: killed at its budget of 1 min" in text
     written = {row["row"]: row for row in rows_of(tmp_path / "leaderboard.csv")}
     assert (written["a"]["pixel_ap"], written["a"]["pixel_ap_low"]) == ("0.9", "0.8")
+    assert {row["reference"] for row in written.values()} == {"a"}
     assert written["broken"]["reason"] == "seed 0: killed at its budget of 1 min"
 
 

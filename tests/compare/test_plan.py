@@ -250,7 +250,7 @@ def test_a_set_of_ones_own_is_known_by_its_files_whatever_its_labels_mean(tmp_pa
         data_hash(cases)
     (tmp_path / "dataset.json").unlink()
     (tmp_path / "seg.png").unlink()
-    with pytest.raises(InputError, match=r"line 2: .*node=seg.png does not exist"):
+    with pytest.raises(InputError, match=r"line 2: .*seg.png does not exist"):
         data_hash(cases)
 
 

@@ -35,7 +35,7 @@ def crossed_weights(
     for start in range(0, 1 + resamples, portion):
         size = min(portion, 1 + resamples - start)
         of_units = rng.multinomial(units, np.full(units, 1 / units), size).astype(np.float64)
-        of_trainings = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size)
+        of_trainings = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size).astype(np.float64)
         if start == 0:
             of_units[0], of_trainings[0] = 1, 1
         yield slice(start, start + size), of_units, of_trainings
