@@ -25,6 +25,8 @@ from tests.compare.tables import run_of, write_run
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hrcam_lightning.compare.scores import Run
+
 NAN = math.nan
 
 
@@ -167,6 +169,18 @@ def test_floors_are_one_row_and_figures_without_cases_have_a_spread() -> None:
     assert [row.kind for row in rows.values()] == ["model", "explainer", "model", "floor", "explainer"]
     assert rows["theirs"].figures["aupro"] == pytest.approx((0.4, math.sqrt(0.02)))
     assert "lroc" not in rows["theirs"].figures
+
+
+def test_a_floor_that_the_reference_lacks_is_of_the_first_that_has_it() -> None:
+    def run(**floors: float) -> Run:
+        maps = {"model": 0.5, "random": 0.1} | floors
+        return run_of([1, 1], [0.9, 0.9], None, {name: {"pixel_ap": [value] * 2} for name, value in maps.items()})
+
+    runs = {"a": {0: run()}, "b": {0: run(edge=0.2, random=0.3)}, "c": {0: run(edge=0.4)}, "ours": {0: run()}}
+    rows = {row.name: row for row in leaderboard(runs, "ours", frozenset({"random", "edge"}), resamples=20)}
+    assert list(rows) == ["a", "b", "edge", "c", "ours", "random"]
+    assert rows["edge"].value("pixel_ap") == pytest.approx(0.2)
+    assert rows["random"].value("pixel_ap") == pytest.approx(0.1)
 
 
 def _row(name: str, value: float, low: float, high: float, kind: str = "model") -> Row:

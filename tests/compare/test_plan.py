@@ -155,6 +155,22 @@ def test_an_unknown_explainer_is_said_with_its_experiment(tmp_path: Path) -> Non
         make_plan(comparison, Path("out"), {"demo": "h"}, "1", _resolve)
 
 
+def test_a_name_that_two_rows_would_have_is_refused(tmp_path: Path) -> None:
+    ours = {"configs": ["a"]}
+    edge = [{"method": "gradcam", "name": "edge"}]
+    for experiments, message in (
+        ({"ours": ours, "center": ours}, "experiments.center is called like a floor"),
+        ({"ours": ours, "edge": {**ours, "explainers": ["edge"]}}, "experiments.edge is called like a floor"),
+        (
+            {"ours": {**ours, "explainers": ["edge"]}, "b": {**ours, "explainers": edge}},
+            "explainers: edge is a floor in one experiment and none in another",
+        ),
+    ):
+        comparison = read_comparison(_write(tmp_path, experiments=experiments))
+        with pytest.raises(InputError, match=message):
+            make_plan(comparison, Path("out"), {"demo": "h"}, "1", _resolve)
+
+
 def test_how_far_a_job_is(tmp_path: Path) -> None:
     comparison = read_comparison(_write(tmp_path))
     job = make_plan(comparison, tmp_path / "out", {"demo": "h"}, "1", _resolve).jobs[0]
