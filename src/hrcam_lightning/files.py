@@ -38,8 +38,12 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--trainer.default_root_dir") -> None:
     """Make sure that a folder can be written to, before hours are spent on what goes there.
+
+    Args:
+        folder: Made if it is not there.
+        option: That names it.
 
     Raises:
         InputError: If it cannot.
@@ -50,9 +54,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"{folder}: cannot be written to ({reason}); choose another --trainer.default_root_dir"
-        ) from error
+        raise InputError(f"{folder}: cannot be written to ({reason}); choose another {option}") from error
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

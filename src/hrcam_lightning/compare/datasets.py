@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hrcam_lightning.compare.locks import locked
 from hrcam_lightning.data.ceiling import INDEX, SET
 from hrcam_lightning.data.readers import split_number
 from hrcam_lightning.data.rows import file_of, mask_numbers, read_rows
 from hrcam_lightning.data.table import generated_hash, read_table
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hrcam_lightning.compare.schema import DataSet
+
+LOCK = ".lock"
 
 
 def check_data(data: DataSet) -> None:
@@ -37,20 +41,34 @@ def check_data(data: DataSet) -> None:
 def draw(data: DataSet, say: Callable[[str], None]) -> None:
     """Draw a set that is not there, or only in part, and let the ideal observer read it if that is wanted.
 
+    Another comparison may be about to draw the same set: the one waits for the other.
+
     Raises:
         InputError: If that fails.
     """
     folder = data.cases.parent
-    if not data.cases.is_file():
-        say(f"drawing {folder}")
-        _synth("generate", str(folder), "--config", *data.generate, "--resume")
-    if data.ceiling and not (folder / INDEX).is_file():
-        say(f"the ideal observer reads {folder}")
-        _synth("observer", "--dataset", str(folder), "--write")
+    if not _lacks(data):
+        return
+    beside = folder.absolute()
+    check_writable(beside.parent, f"data.{data.name}.cases")
+    busy = f"another comparison draws {folder}: waiting for its end"
+    with locked(beside.with_name(f".{beside.name}{LOCK}"), busy, say) as lock:
+        if not data.cases.is_file():
+            say(f"drawing {folder}")
+            _synth(lock, "generate", str(folder), "--config", *data.generate, "--resume")
+        if _lacks(data):
+            say(f"the ideal observer reads {folder}")
+            _synth(lock, "observer", "--dataset", str(folder), "--write")
 
 
-def _synth(*words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "synth", *words], capture_output=True, text=True, check=False)
+def _lacks(data: DataSet) -> bool:
+    return not data.cases.is_file() or (data.ceiling and not data.cases.with_name(INDEX).is_file())
+
+
+def _synth(lock: int, *words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "synth", *words], capture_output=True, text=True, check=False, pass_fds=[lock]
+    )
     if done.returncode:
         last = (done.stderr.strip() or "no reason given").splitlines()[-1]
         raise InputError(f"hrcam-synth {' '.join(words)}: {last.removeprefix('hrcam-synth: error: ')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,8 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hrcam_lightning.compare.cost import measure
+from hrcam_lightning.compare.locks import locked
 from hrcam_lightning.compare.plan import Record, lost_seconds, read_record
 from hrcam_lightning.compare.twins import LOCK, remove_run, take_twin
+from hrcam_lightning.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,15 +37,14 @@ def alone(out: Path, say: Callable[[str], None]) -> Iterator[int]:
 
     Yields:
         The lock, which the jobs inherit: it holds as long as one of them lives.
+
+    Raises:
+        InputError: If the folder cannot be written to.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another comparison, or a job that it left behind, is at work in {out}: waiting for its end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+    check_writable(out, "--out")
+    busy = f"another comparison, or a job that it left behind, is at work in {out}: waiting for its end"
+    with locked(out / LOCK, busy, say) as lock:
+        yield lock
 
 
 class JobError(Exception):
