@@ -60,6 +60,9 @@ def test_a_run_that_was_cut_short_is_one_sentence(tmp_path: Path) -> None:
     write_run(tmp_path / "test", {"case": ["a"], "label": [1], "probability": ["half"]})
     with pytest.raises(InputError, match=r"cases.csv or metrics.json is damaged"):
         read_run(tmp_path / "test")
+    (tmp_path / "test/cases.csv").write_text("case,label,probability\na,1,0.5\nb,1")
+    with pytest.raises(InputError, match=r"cases.csv or metrics.json is damaged"):
+        read_run(tmp_path / "test")
 
 
 def test_two_trainings_and_three_cases_by_hand() -> None:

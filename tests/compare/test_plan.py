@@ -78,6 +78,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "drawn": ({"data": {"demo": {"cases": "x/table.csv", "generate": "s.yaml"}}}, "has its table in cases.csv"),
     "nothing": ({"experiments": {}}, "experiments must be a mapping"),
     "explainers": ({"explainers": "gradcam"}, "explainers is 'gradcam'"),
+    "quote": ({"common": ["--model.decoder don't"]}, "has a quote that is not closed"),
+    "quote of a set": ({"data": {"demo": {"cases": "cases.csv", "generate": "s'"}}}, 'data.demo.generate: "s\'" has'),
+    "reference as a list": ({"reference": ["ours"]}, "reference is ['ours'], but is the name of an experiment"),
 }
 
 
@@ -96,6 +99,19 @@ def test_two_experiments_of_one_name_are_refused(tmp_path: Path) -> None:
     path.write_text("name: x\nexperiments:\n  a: {configs: [b]}\n  a: {configs: [c]}\n")
     with pytest.raises(InputError, match="line 4: 'a' is there twice"):
         read_comparison(path)
+
+
+def test_what_is_no_comparison_is_said_in_one_sentence(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(InputError, match=r"is not text in UTF-8 \(invalid continuation byte at byte 9\)"):
+        read_comparison(path)
+    path.write_text("name: x\n? [a, b]\n: c\n")
+    with pytest.raises(InputError, match="line 2: a key is a list"):
+        read_comparison(path)
+    path.write_text(yaml.safe_dump({key: value for key, value in CONTENT.items() if key != "name"}))
+    with pytest.raises(InputError, match="'name' is missing"):
+        read_comparison(path, small=True)
 
 
 def test_the_plan_holds_every_job_with_its_command(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Record:
         fitted: Whether its training is done.
         begun: When the training at hand was started, in seconds of the epoch; 0 if none is.
         train_seconds: Spent on training, in all attempts.
-        test_seconds: Spent on the test.
+        test_seconds: Spent on the test, in all attempts.
         parameters: Of the network; None if not known.
         map_cost: Time of logits and maps over that of the backbone alone; None if not known.
         taken_from: Folder in another comparison that it was copied from; empty if it was done here.

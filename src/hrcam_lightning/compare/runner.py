@@ -112,7 +112,7 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
             _raise(ended, budget_minutes)
         if not job.study:
             seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
-            record = replace(record, test_seconds=seconds)
+            record = replace(record, test_seconds=record.test_seconds + seconds)
             _raise(ended, budget_minutes)
             parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
             record = replace(record, parameters=parameters, map_cost=map_cost)
@@ -130,7 +130,7 @@ def _check_base(base: Job) -> None:
 
 
 def _left(record: Record, budget_minutes: float | None) -> float | None:
-    return None if budget_minutes is None else 60 * budget_minutes - record.train_seconds
+    return None if budget_minutes is None else 60 * budget_minutes - record.train_seconds - record.test_seconds
 
 
 def _raise(ended: str | None, budget_minutes: float | None) -> None:
