@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
 from hrcam_lightning.cli import main
 from hrcam_lightning.compare import cost, datasets
 from hrcam_lightning.compare.schema import DataSet
+from hrcam_lightning.errors import InputError
 from tests.command_line import CASES, SMALL
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_two_comparisons_draw_a_set_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +25,7 @@ def test_two_comparisons_draw_a_set_once(tmp_path: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     wanted = DataSet("demo", tmp_path / "data/demo/cases.csv", ("demo.yaml",), ceiling=True)
 
-    def synth(lock: int, *words: str) -> None:
+    def synth(*words: str, lock: int) -> None:
         assert lock > 2
         drawn.append(words[0])
         path = wanted.cases.with_name("cases.csv" if words[0] == "generate" else "ceiling.json")
@@ -35,7 +36,7 @@ def test_two_comparisons_draw_a_set_once(tmp_path: Path, monkeypatch: pytest.Mon
     wanted.cases.parent.parent.mkdir()
 
     def other(file: Any) -> None:
-        synth(3, "generate")
+        synth("generate", lock=3)
         fcntl.flock(file, fcntl.LOCK_UN)
 
     with (tmp_path / "data/.demo.lock").open("w") as file:
@@ -49,6 +50,17 @@ def test_two_comparisons_draw_a_set_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert said[1].startswith("the ideal observer reads ")
     datasets.draw(wanted, said.append)
     assert len(drawn) == len(said) == 2
+
+
+def test_a_set_of_another_specification_is_refused(tiny_set: Path, spec_path: Path) -> None:
+    said: list[str] = []
+    same = DataSet("demo", tiny_set / "cases.csv", (str(spec_path), "--seed", "3"))
+    before = (tiny_set / "cases.csv").stat().st_mtime_ns
+    datasets.draw(same, said.append)
+    with pytest.raises(InputError, match=r"holds a set with another seed \(3, not 99\)"):
+        datasets.draw(replace(same, generate=(str(spec_path), "--seed", "99")), said.append)
+    assert said == []
+    assert (tiny_set / "cases.csv").stat().st_mtime_ns == before
 
 
 def test_a_cost_is_of_images_that_the_network_sees(

@@ -44,9 +44,12 @@ def draw(data: DataSet, say: Callable[[str], None]) -> None:
     Another comparison may be about to draw the same set: the one waits for the other.
 
     Raises:
-        InputError: If that fails.
+        InputError: If that fails, or the set that is there was drawn from another specification.
     """
     folder = data.cases.parent
+    # A set of one's own, without a hash, is left as it is; and no cluster is asked for only to look.
+    if data.generate and "--dask" not in data.generate and data.cases.is_file() and generated_hash(data.cases):
+        _synth("generate", str(folder), "--config", *data.generate, "--resume")
     if not _lacks(data):
         return
     beside = folder.absolute()
@@ -55,20 +58,21 @@ def draw(data: DataSet, say: Callable[[str], None]) -> None:
     with locked(beside.with_name(f".{beside.name}{LOCK}"), busy, say) as lock:
         if not data.cases.is_file():
             say(f"drawing {folder}")
-            _synth(lock, "generate", str(folder), "--config", *data.generate, "--resume")
+            _synth("generate", str(folder), "--config", *data.generate, "--resume", lock=lock)
         if _lacks(data):
             say(f"the ideal observer reads {folder}")
-            _synth(lock, "observer", "--dataset", str(folder), "--write")
+            _synth("observer", "--dataset", str(folder), "--write", lock=lock)
 
 
 def _lacks(data: DataSet) -> bool:
     return not data.cases.is_file() or (data.ceiling and not data.cases.with_name(INDEX).is_file())
 
 
-def _synth(lock: int, *words: str) -> None:
+def _synth(*words: str, lock: int | None = None) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "synth", *words], capture_output=True, text=True, check=False, pass_fds=[lock]
-    )
+        [sys.executable, "-m", "synth", *words],
+        capture_output=True, text=True, check=False, pass_fds=() if lock is None else [lock],
+    )  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip() or "no reason given").splitlines()[-1]
         raise InputError(f"hrcam-synth {' '.join(words)}: {last.removeprefix('hrcam-synth: error: ')}")
