@@ -7,6 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,6 +208,20 @@ def test_the_consistency_weight_rises_from_zero(monkeypatch: pytest.MonkeyPatch)
     for step, expected in ((0, 0.0), (25, 1.0), (50, 2.0), (99, 2.0)):
         monkeypatch.setattr(LocalizationTask, "global_step", step)
         assert task._consistency_weight() == pytest.approx(expected)
+
+
+def test_cases_of_different_voxels_are_not_turned_by_one_view(
+    tmp_path: Path, spec_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task(views=["rotation"])
+    _trainer(tmp_path, max_epochs=1).fit(task, PhantomDataModule(str(spec_path), counts={"train": 4, "val": 4}))
+    square, flat = np.eye(4), np.diag([1.0, 3.0, 1.0, 1.0])
+    for step in range(4):
+        monkeypatch.setattr(LocalizationTask, "global_step", step)
+        for affines, turned in (
+            ([square, square], True), ([None, None], True), ([square, flat], False), ([flat, flat], False)
+        ):  # fmt: skip
+            assert bool(task._draw_view(torch.zeros(2, 1, 32, 32), affines).turns) is turned
 
 
 def test_a_checkpoint_made_in_python_loads_with_weights_only(tmp_path: Path, spec_path: Path) -> None:

@@ -289,7 +289,7 @@ class LocalizationTask(LightningModule):
             loss = self.loss(self.network(images).logits, labels)
             self._log_training(size, loss=loss)
             return loss
-        view = self._draw_view(images, batch["affine"][0])
+        view = self._draw_view(images, batch["affine"])
         output: LocalizationOutput = self.network(_cat(images, view.apply(images)))
         loss = self.loss(output.logits, torch.cat([labels, labels]))
         keep = view.seam(images.shape[2:], images.device)
@@ -350,11 +350,15 @@ class LocalizationTask(LightningModule):
 
     # --- views
 
-    def _draw_view(self, images: Tensor, affine: np.ndarray[Any, Any] | None) -> View:
+    def _draw_view(self, images: Tensor, affines: Sequence[np.ndarray[Any, Any] | None]) -> View:
         # From the run's seed and the step: the same after a restart, and the same on every process.
         generator = torch.Generator().manual_seed((torch.initial_seed() * 1_000_003 + self.global_step) % 2**63)
         max_shift = largest_shifts(self.network.backbone.levels[-1])
-        return draw_view(images.shape[2:], self.views, max_shift, generator, spacing_of(affine, images.ndim - 2))
+        spacings = [spacing_of(affine, images.ndim - 2) for affine in affines]
+        # One view for all: where voxels differ, the first case cannot say which axes may change places.
+        alike = len({None if one is None else tuple(round(step, 3) for step in one) for one in spacings}) == 1
+        kinds = self.views if alike else [kind for kind in self.views if kind != "rotation"]
+        return draw_view(images.shape[2:], kinds, max_shift, generator, spacings[0])
 
     def _consistency_weight(self) -> float:
         if not self.consistency_ramp:

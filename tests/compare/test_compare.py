@@ -113,7 +113,8 @@ def test_a_killed_job_goes_on_and_the_leaderboard_is_the_same() -> None:
 def test_what_another_comparison_has_done_is_copied(capsys: pytest.CaptureFixture[str]) -> None:
     first = _compare(out="first", ours=[], theirs=["--fail 'once'"], alone=["--alone 1"])
     config = first / "ours/seed_1/config.yaml"
-    config.write_text(f"trainer:\n  default_root_dir: {config.parent}\n  max_epochs: 3\n", encoding="utf-8")
+    # As that command's --out was spelled, and as YAML folds a path with spaces.
+    config.write_text('trainer:\n  default_root_dir: "/my\n    thesis/ours"\n  max_epochs: 3\n', encoding="utf-8")
     Path("other").mkdir()  # of no comparison, even if its files have the names of one
     (first / "alone").rename("other/alone")
     capsys.readouterr()
@@ -124,7 +125,7 @@ def test_what_another_comparison_has_done_is_copied(capsys: pytest.CaptureFixtur
     assert "demo/ours/seed_1: copied from first/demo/ours/seed_1" in capsys.readouterr().out
     assert (second / "ours/seed_1/log.txt").read_bytes() == (first / "ours/seed_1/log.txt").read_bytes()
     assert (second / "ours/seed_1/config.yaml").read_text().splitlines()[1:] == [
-        "  default_root_dir: second/demo/ours/seed_1", "  max_epochs: 3"
+        "  default_root_dir: \"second/demo/ours/seed_1\"", "  max_epochs: 3"
     ]  # fmt: skip
     for name in ("theirs", "alone"):  # failed there, or gone: done here
         assert "second/demo" in (second / name / "seed_1/log.txt").read_text()
@@ -182,6 +183,36 @@ def test_a_job_is_ended_at_its_budget() -> None:
     log = (folder / "slow/seed_0/log.txt").read_bytes()
     _compare(ours=[], slow=["--sleep 60"])
     assert (folder / "slow/seed_0/log.txt").read_bytes() == log  # its budget is spent
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_test_that_failed_is_told_and_its_time_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    job = _compare(ours=[]) / "ours/seed_0"
+    record = json.loads((job / "job.json").read_text())
+    (job / "test/metrics.json").unlink()
+    (job / "job.json").write_text(json.dumps(record | {"state": "failed", "test_seconds": 1.0}))
+    capsys.readouterr()
+    _compare("--dry_run", ours=[])
+    shown = "".join(capsys.readouterr().out.split())
+    assert f"hrcamtest-c{job}/config.yaml" in shown
+    assert "demo/ours/seed_0" in shown
+    _compare(ours=[])
+    assert _log(job) == ["fit", "test", "test"]
+    after = json.loads((job / "job.json").read_text())
+    assert after["state"] == "finished"
+    assert after["test_seconds"] > 1
+    assert after["train_seconds"] == record["train_seconds"]
+    (job / "test/metrics.json").unlink()
+    (job / "job.json").write_text(json.dumps(record | {"state": "failed", "test_seconds": 2.99}))
+    _compare(ours=[])  # of a budget of 3 s
+    assert json.loads((job / "job.json").read_text())["state"] == "over budget"
+
+
+@pytest.mark.usefixtures("workshop")
+def test_a_folder_that_cannot_be_is_said() -> None:
+    Path("out").write_text("a file")
+    with pytest.raises(InputError, match=r"out: cannot be written to .*; choose another --out"):
+        _compare(ours=[])
 
 
 @pytest.mark.usefixtures("workshop")

@@ -25,6 +25,8 @@ from tests.compare.tables import run_of, write_run
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hrcam_lightning.compare.scores import Run
+
 NAN = math.nan
 
 
@@ -56,6 +58,9 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_run_that_was_cut_short_is_one_sentence(tmp_path: Path) -> None:
     write_run(tmp_path / "test", {"case": ["a"], "label": [1], "probability": ["half"]})
+    with pytest.raises(InputError, match=r"cases.csv or metrics.json is damaged"):
+        read_run(tmp_path / "test")
+    (tmp_path / "test/cases.csv").write_text("case,label,probability\na,1,0.5\nb,1")
     with pytest.raises(InputError, match=r"cases.csv or metrics.json is damaged"):
         read_run(tmp_path / "test")
 
@@ -105,6 +110,31 @@ def test_auroc_is_the_mean_over_trainings_and_its_difference_is_paired() -> None
     assert (found.low, found.high) == pytest.approx(wilson(2, 2))
 
 
+def test_what_a_test_calls_undefined_is_no_score() -> None:
+    label, ap = [0, 0, 1, 1], [NAN, NAN, NAN, 1.0]
+    told = {"auroc": NAN, "accuracy": NAN, "pixel_ap": NAN, "pointing": 0.5}
+    hits = {"pixel_ap": ap, "pointing": [NAN, NAN, 0, 1]}
+    broken = run_of(label, [0.1, 0.2, NAN, NAN], None, {"model": hits}, told)
+    (row,) = leaderboard({"ours": {0: broken}}, "ours", resamples=20)
+    assert set(row.estimates) == {"pointing"}  # a mean of the cases that are left is no figure of the test
+    assert row.figures == {}
+    fine = {"auroc": 1.0, "accuracy": 1.0, "pixel_ap": 0.75, "pointing": 0.5}
+    whole = run_of(label, [0.1, 0.2, 0.8, 0.9], None, {"model": {**hits, "pixel_ap": [NAN, NAN, 0.5, 1]}}, fine)
+    (row,) = leaderboard({"ours": {0: whole, 1: broken}}, "ours", resamples=20)
+    assert set(row.estimates) == {"pointing"}  # nor one of the other training alone
+
+
+@pytest.mark.parametrize("seeds", range(1, 13))
+def test_a_perfect_share_has_an_interval_whatever_the_number_of_trainings(seeds: int) -> None:
+    scores = {"model": {"pointing": [NAN, NAN, 1, 1]}}
+    runs = {"ours": {seed: run_of([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], None, scores) for seed in range(seeds)}}
+    (row,) = leaderboard(runs, "ours", resamples=200)
+    for metric in ("auroc", "pointing"):
+        found = row.estimates[metric]
+        assert found.value == 1
+        assert (found.low, found.high) == pytest.approx(wilson(2, 2))
+
+
 def test_subjects_not_cases_are_resampled() -> None:
     ap = np.tile(np.random.default_rng(0).random(12), 4).tolist()
     label, sure = [1] * 48, [0.9] * 48
@@ -144,6 +174,18 @@ def test_floors_are_one_row_and_figures_without_cases_have_a_spread() -> None:
     assert "lroc" not in rows["theirs"].figures
 
 
+def test_a_floor_that_the_reference_lacks_is_of_the_first_that_has_it() -> None:
+    def run(**floors: float) -> Run:
+        maps = {"model": 0.5, "random": 0.1} | floors
+        return run_of([1, 1], [0.9, 0.9], None, {name: {"pixel_ap": [value] * 2} for name, value in maps.items()})
+
+    runs = {"a": {0: run()}, "b": {0: run(edge=0.2, random=0.3)}, "c": {0: run(edge=0.4)}, "ours": {0: run()}}
+    rows = {row.name: row for row in leaderboard(runs, "ours", frozenset({"random", "edge"}), resamples=20)}
+    assert list(rows) == ["a", "b", "edge", "c", "ours", "random"]
+    assert rows["edge"].value("pixel_ap") == pytest.approx(0.2)
+    assert rows["random"].value("pixel_ap") == pytest.approx(0.1)
+
+
 def _row(name: str, value: float, low: float, high: float, kind: str = "model") -> Row:
     return Row(name, kind, (0,), 10, {"pixel_ap": Estimate(value, low, high, 10)})
 
@@ -173,6 +215,7 @@ def test_rows_are_sorted_and_written_with_what_failed(tmp_path: Path) -> None:
     assert "- broken: seed 0: killed at its budget of 1 min" in text
     written = {row["row"]: row for row in rows_of(tmp_path / "leaderboard.csv")}
     assert (written["a"]["pixel_ap"], written["a"]["pixel_ap_low"]) == ("0.9", "0.8")
+    assert {row["reference"] for row in written.values()} == {"a"}
     assert written["broken"]["reason"] == "seed 0: killed at its budget of 1 min"
 
 

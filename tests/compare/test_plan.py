@@ -78,6 +78,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "drawn": ({"data": {"demo": {"cases": "x/table.csv", "generate": "s.yaml"}}}, "has its table in cases.csv"),
     "nothing": ({"experiments": {}}, "experiments must be a mapping"),
     "explainers": ({"explainers": "gradcam"}, "explainers is 'gradcam'"),
+    "quote": ({"common": ["--model.decoder don't"]}, "has a quote that is not closed"),
+    "quote of a set": ({"data": {"demo": {"cases": "cases.csv", "generate": "s'"}}}, 'data.demo.generate: "s\'" has'),
+    "reference as a list": ({"reference": ["ours"]}, "reference is ['ours'], but is the name of an experiment"),
 }
 
 
@@ -96,6 +99,19 @@ def test_two_experiments_of_one_name_are_refused(tmp_path: Path) -> None:
     path.write_text("name: x\nexperiments:\n  a: {configs: [b]}\n  a: {configs: [c]}\n")
     with pytest.raises(InputError, match="line 4: 'a' is there twice"):
         read_comparison(path)
+
+
+def test_what_is_no_comparison_is_said_in_one_sentence(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(InputError, match=r"is not text in UTF-8 \(invalid continuation byte at byte 9\)"):
+        read_comparison(path)
+    path.write_text("name: x\n? [a, b]\n: c\n")
+    with pytest.raises(InputError, match="line 2: a key is a list"):
+        read_comparison(path)
+    path.write_text(yaml.safe_dump({key: value for key, value in CONTENT.items() if key != "name"}))
+    with pytest.raises(InputError, match="'name' is missing"):
+        read_comparison(path, small=True)
 
 
 def test_the_plan_holds_every_job_with_its_command(tmp_path: Path) -> None:
@@ -153,6 +169,22 @@ def test_an_unknown_explainer_is_said_with_its_experiment(tmp_path: Path) -> Non
     comparison = read_comparison(_write(tmp_path, experiments=experiments))
     with pytest.raises(InputError, match=r"experiments.ours: explainers: .*gradcam"):
         make_plan(comparison, Path("out"), {"demo": "h"}, "1", _resolve)
+
+
+def test_a_name_that_two_rows_would_have_is_refused(tmp_path: Path) -> None:
+    ours = {"configs": ["a"]}
+    edge = [{"method": "gradcam", "name": "edge"}]
+    for experiments, message in (
+        ({"ours": ours, "center": ours}, "experiments.center is called like a floor"),
+        ({"ours": ours, "edge": {**ours, "explainers": ["edge"]}}, "experiments.edge is called like a floor"),
+        (
+            {"ours": {**ours, "explainers": ["edge"]}, "b": {**ours, "explainers": edge}},
+            "explainers: edge is a floor in one experiment and none in another",
+        ),
+    ):
+        comparison = read_comparison(_write(tmp_path, experiments=experiments))
+        with pytest.raises(InputError, match=message):
+            make_plan(comparison, Path("out"), {"demo": "h"}, "1", _resolve)
 
 
 def test_how_far_a_job_is(tmp_path: Path) -> None:
@@ -224,6 +256,34 @@ def test_the_hash_of_a_set_is_that_of_its_table_and_files(tiny_set: Path, tmp_pa
     changed.unlink()
     with pytest.raises(InputError, match="does not exist"):
         data_hash(own / "cases.csv")
+
+
+def test_a_set_of_ones_own_is_known_by_its_files_whatever_its_labels_mean(tmp_path: Path) -> None:
+    """Labels that only the words of an experiment explain, and a ``dataset.json`` that carries no hash."""
+    (tmp_path / "series").mkdir()
+    names = ("a.png", "b.png", "series/1.dcm", "seg.png", "x=y.png", "old.png", "cue.png")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    cases = tmp_path / "cases.csv"
+    cases.write_text(
+        "image,label,mask,cue\n"
+        "a.png|b.png#0,malignant,Malignant node= seg.png=1+4|x=y.png,cue.png\n"
+        "series,benign,old.png=2,\n"
+    )
+    hashes = [data_hash(cases)]
+    (tmp_path / "dataset.json").write_text('{"task": "binary", "classes": ["malignant"]}')
+    hashes.append(data_hash(cases))
+    for name in names:
+        (tmp_path / name).write_text("changed")
+        hashes.append(data_hash(cases))
+    assert len(set(hashes)) == len(hashes)
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(InputError, match="must be an object"):
+        data_hash(cases)
+    (tmp_path / "dataset.json").unlink()
+    (tmp_path / "seg.png").unlink()
+    with pytest.raises(InputError, match=r"line 2: .*seg.png does not exist"):
+        data_hash(cases)
 
 
 def test_every_comparison_that_is_delivered_is_planned(

@@ -290,6 +290,8 @@ def test_a_lightning_task_is_read_as_its_network() -> None:
         ([{"method": "gradcam", "gamma": 2}], "explainers: gradcam has no option gamma: its options are relu, fusion"),
         (["random", "random"], "two rows are called random: give one of them another name"),
         ([{"method": "gradcam", "name": "model"}], "two rows are called model"),
+        ([{"method": "gradcam", "name": "lesion"}], "lesion is what figures of the model are called"),
+        ([{"method": "gradcam", "name": "predicted"}], "predicted is what figures of the model are called"),
     ],
 )
 def test_rows_of_the_table_are_checked_before_anything_runs(wishes: list[Any], sentence: str) -> None:

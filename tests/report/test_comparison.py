@@ -97,18 +97,30 @@ def test_finished_experiments_stand_side_by_side(
 
 
 def test_only_what_is_finished_and_of_the_same_cases_is_shown(board: Path) -> None:
-    order = [row["row"] for row in read_rows(board / "leaderboard.csv")]
+    rows = read_rows(board / "leaderboard.csv")
+    broken = [row | {"row": "broken"} for row in rows if row["row"] == "ours"]
     (board / "theirs/seed_0/job.json").write_text(json.dumps(asdict(Record("key", "data", state="failed"))))
-    assert {name: list(runs) for name, runs in comparison.finished(board, [*order, "broken"]).items()} == {
+    assert {name: list(runs) for name, runs in comparison.finished(board, [*rows, *broken]).items()} == {
         "ours": [0, 1], "theirs": [10],
     }  # fmt: skip
     path = board / "ours/seed_1/test/cases.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    assert list(comparison.finished(board, ["ours"])["ours"]) == [0]
+    assert list(comparison.finished(board, rows)["ours"]) == [0]
+
+
+def test_only_trainings_of_the_leaderboard_are_shown(board: Path) -> None:
+    shutil.copytree(board / "ours/seed_0", board / "ours/seed_2")  # of a run before, with more seeds
+    shutil.copytree(board / "ours/seed_0", board / "ours/seed_old")
+    rows = read_rows(board / "leaderboard.csv")
+    assert {name: list(runs) for name, runs in comparison.finished(board, rows).items()} == {
+        "ours": [0, 1], "theirs": [0, 10],
+    }  # fmt: skip
+    fewer = [row | {"seeds": "10"} if row["row"] == "theirs" else row for row in rows]
+    assert list(comparison.finished(board, fewer)["theirs"]) == [10]
 
 
 def test_curves_of_several_trainings_are_their_mean(board: Path) -> None:
-    trainings = comparison.finished(board, EXPERIMENTS)
+    trainings = comparison.finished(board, read_rows(board / "leaderboard.csv"))
     steps = [Point(0.125, np.nan, 0.2), Point(1, np.nan, 0.4)]
     bins = [Point(5, 6, 0.2, 0.1, 0.3, 7), Point(6, 7, 0.5, 0.4, 0.6, 2)]
     for run, more in zip(trainings["ours"].values(), (0, 0.4), strict=True):

@@ -80,6 +80,9 @@ ROWS = [
 def test_the_board_and_what_its_intervals_hold() -> None:
     assert reference_of(ROWS) == "ours"
     assert reference_of(ROWS[:1]) == ""  # alone, it is compared with nothing
+    told = [row | {"reference": "same"} for row in ROWS]
+    assert reference_of(told) == "same"  # as written, not as guessed: a row that shares no seed has no difference
+    assert "reference" not in whole_board_html(told[:1])
     gap = differences_of(ROWS[1])["auroc"]
     assert (gap.value, gap.low, gap.high, gap.p, gap.n) == (-0.2, -0.3, -0.1, 0.004, 8)
     claims = claims_html(ROWS, "ours")

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MODEL = "model"
+FAMILIES = (
+    "predicted", "lesion", "normal", "cue", "oracle", "displacement_px", "ceiling", "efficiency", "label",
+    "probability",
+)  # fmt: skip
+"""What names of the model's own figures begin with, before a stroke: an explainer's would be taken for them."""
 _SETTINGS = ("layers", "score", "resampling", "chunk")  # of `explain`; all classes are asked for, always
 
 
@@ -52,11 +57,14 @@ def explainers_of(wishes: Sequence[str | dict[str, Any]]) -> list[Explainer]:
     """The explainers beside the model, which is always there.
 
     Raises:
-        InputError: If one is unknown, or two have one name.
+        InputError: If one is unknown, two have one name, or one has that of figures of the model.
     """
     made = [Explainer(wish) for wish in wishes if wish != MODEL]
     names = [MODEL, *(one.name for one in made)]
     twice = next((name for name in names if names.count(name) > 1), None)
+    taken = next((name for name in names if name in FAMILIES), None)
+    if taken:
+        raise InputError(f"explainers: {taken} is what figures of the model are called: give the row another name")
     if twice:
         advice = "give one of them another name, as {method: ..., name: ...}"
         raise InputError(f"explainers: two rows are called {twice}: {advice}")

@@ -145,7 +145,7 @@ def open_cluster(options: str, out: Path, budget_minutes: float | None) -> Clust
     try:
         executor = SlurmExecutor(out.absolute() / FOLDER)
         executor.update_parameters(**given)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
     return Cluster(out.absolute() / FOLDER, executor, budget_minutes)
 

@@ -106,7 +106,9 @@ def _shown(plan: Plan, comparison: Comparison) -> tuple[Table, str]:
     for column in ("job", "state", "command"):
         table.add_column(column, overflow="fold")
     for job in plan.jobs:
-        words = " ".join(("hrcam", *job.training(resume=states[job.name] == "continue")))
+        record, goes_on = records[job.name], states[job.name] == "continue"
+        tested = goes_on and record is not None and record.fitted and not job.study
+        words = " ".join(("hrcam", *(job.testing() if tested else job.training(resume=goes_on))))
         table.add_row(job.name, states[job.name], words.replace("[", "\\["))
     return table, _estimate(plan, records, states)
 

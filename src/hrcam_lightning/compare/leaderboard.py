@@ -72,17 +72,23 @@ def leaderboard(
     Args:
         runs: By experiment and seed, all of the same test cases; at least one.
         reference: Experiment whose own map the others are compared with.
-        floors: Names of explainers that have not seen the disease; one row each, of the reference or else the first.
+        floors: Names of explainers that have not seen the disease; one row each, of the reference or else
+            the first that has it.
         resamples: Of the intervals.
         permutations: Of p.
     """
     first = next(iter(next(iter(runs.values())).values()))
     _, subject = np.unique(first.subjects, return_inverse=True)
-    home = reference if reference in runs else next(iter(runs))
+    shown = {
+        experiment: tuple(dict.fromkeys(one for run in of_seeds.values() for one in run.scores))
+        for experiment, of_seeds in runs.items()
+    }
+    first_to_last = sorted(runs, key=lambda experiment: experiment != reference)
+    homes = {explainer: experiment for experiment in reversed(first_to_last) for explainer in shown[experiment]}
     entries: dict[str, Entry] = {}
     for experiment, of_seeds in runs.items():
-        for explainer in dict.fromkeys(one for run in of_seeds.values() for one in run.scores):
-            if explainer in floors and experiment != home:
+        for explainer in shown[experiment]:
+            if explainer in floors and experiment != homes[explainer]:
                 continue
             name = experiment if explainer == MODEL else f"{experiment}/{explainer}"
             name = explainer if explainer in floors else name

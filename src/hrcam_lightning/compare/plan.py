@@ -15,7 +15,7 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from hrcam_lightning.compare.schema import Comparison, Experiment, Wish
@@ -37,7 +37,7 @@ class Record:
         fitted: Whether its training is done.
         begun: When the training at hand was started, in seconds of the epoch; 0 if none is.
         train_seconds: Spent on training, in all attempts.
-        test_seconds: Spent on the test.
+        test_seconds: Spent on the test, in all attempts.
         parameters: Of the network; None if not known.
         map_cost: Time of logits and maps over that of the backbone alone; None if not known.
         taken_from: Folder in another comparison that it was copied from; empty if it was done here.
@@ -187,23 +187,27 @@ def make_plan(
         resolve: From the words of a command to the configuration that they come to, as YAML.
 
     Raises:
-        InputError: If a configuration or an explainer cannot be read.
+        InputError: If a configuration or an explainer cannot be read, or two rows would have one name.
     """
     by_name = {one.name: one for one in comparison.experiments}
     jobs: dict[tuple[str, str, int], Job] = {}
     floors: set[str] = set()
+    others: set[str] = set()
     laid: dict[str, tuple[tuple[str, ...], str, tuple[Wish, ...]]] = {}
     for one in comparison.experiments:
         try:
             own = () if one.study else DEFAULT
             rows = (*one.explainers, *(floor for floor in own if floor not in one.explainers))
-            floors |= {row.name for row in explainers_of(rows) if row.floor}
+            made = explainers_of(rows)
+            floors |= {row.name for row in made if row.floor}
+            others |= {row.name for row in made if not row.floor}
             words = _words(one, by_name)
             laid[one.name] = words, resolve((*words, "--data.cases", "cases.csv")), rows
             if one.study:
                 check_reference(comparison.reference, one.name, laid[one.name][1])
         except InputError as error:
             raise InputError(f"experiments.{one.name}: {error}") from None
+    _refuse_floors(floors, by_name, others)
     for data in comparison.data:
         # Seed by seed: what is stopped early is the whole table of fewer seeds.
         for seed in comparison.seeds:
@@ -217,6 +221,14 @@ def make_plan(
                     one.name, data.name, seed, folder, data.cases, hashes[data.name], words, rows, key, base, one.study
                 )
     return Plan(tuple(jobs.values()), frozenset(floors))
+
+
+def _refuse_floors(floors: set[str], experiments: Collection[str], others: set[str]) -> None:
+    """A floor has a row of its own, without an experiment before its name: no other row may be called so."""
+    for name in sorted(floors.intersection(experiments)):
+        raise InputError(f"experiments.{name} is called like a floor, a row of its own: give it another name")
+    for name in sorted(floors & others):
+        raise InputError(f"explainers: {name} is a floor in one experiment and none in another: give one another name")
 
 
 def _words(one: Experiment, by_name: Mapping[str, Experiment]) -> tuple[str, ...]:

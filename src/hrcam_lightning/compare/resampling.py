@@ -49,8 +49,10 @@ def entry_of(runs: dict[int, Run], explainer: str, subject: Ints) -> Entry:
         if explainer == MODEL and ACCURACY in run.figures[MODEL]:
             right = run.probability.argmax(1) == run.label.argmax(1)
             values[ACCURACY] = right[:, None].astype(np.float64)
+        told = run.figures.get(explainer, {})
         for metric, of_cases in values.items():
-            known = np.isfinite(of_cases)
+            # What the test calls undefined, for maps or probabilities with NaN, is no mean of the cases that are left.
+            known = np.isfinite(of_cases) & (not math.isnan(told.get(metric, 0.0)))
             total = np.where(known, of_cases, 0).sum(1)
             sums.setdefault(metric, {})[seed] = np.bincount(subject, total, units).astype(np.float64)
             counts.setdefault(metric, {})[seed] = np.bincount(subject, known.sum(1), units).astype(np.float64)
@@ -99,11 +101,11 @@ def _resample(
     for part, of_units, of_trainings in crossed_weights(units, len(seeds), len(subject), resamples):
         totals = (of_units @ columns).reshape(len(of_units), len(means), 2, len(seeds))
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratios[:, part] = ((totals[:, :, 0] / totals[:, :, 1]) * of_trainings[:, None]).sum(2).T
+            ratios[:, part] = ((totals[:, :, 0] / totals[:, :, 1]) * of_trainings[:, None]).sum(2).T / len(seeds)
         of_cases = of_units[:, subject]
         for name in areas:
             values = np.stack([_auroc(entries[name].runs[seed], of_cases) for seed in seeds], axis=1)
-            areas[name][part] = (values * of_trainings).sum(1)
+            areas[name][part] = (values * of_trainings).sum(1) / len(seeds)
     for (name, metric), values in zip(means, ratios, strict=True):
         if not math.isnan(values[0]):
             found[name][metric] = values
@@ -114,7 +116,9 @@ def _resample(
 
 
 def _has_auroc(entry: Entry) -> bool:
-    return entry.explainer == MODEL and all(AUROC in run.figures[MODEL] for run in entry.runs.values())
+    return entry.explainer == MODEL and all(
+        math.isfinite(run.figures[MODEL].get(AUROC, math.nan)) for run in entry.runs.values()
+    )
 
 
 def _auroc(run: Run, weights: Floats) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,8 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hrcam_lightning.compare.cost import measure
+from hrcam_lightning.compare.locks import locked
 from hrcam_lightning.compare.plan import Record, lost_seconds, read_record
 from hrcam_lightning.compare.twins import LOCK, remove_run, take_twin
+from hrcam_lightning.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,15 +37,14 @@ def alone(out: Path, say: Callable[[str], None]) -> Iterator[int]:
 
     Yields:
         The lock, which the jobs inherit: it holds as long as one of them lives.
+
+    Raises:
+        InputError: If the folder cannot be written to.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another comparison, or a job that it left behind, is at work in {out}: waiting for its end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+    check_writable(out, "--out")
+    busy = f"another comparison, or a job that it left behind, is at work in {out}: waiting for its end"
+    with locked(out / LOCK, busy, say) as lock:
+        yield lock
 
 
 class JobError(Exception):
@@ -112,7 +112,7 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
             _raise(ended, budget_minutes)
         if not job.study:
             seconds, ended = _timed(job.testing(), job.folder, _left(record, budget_minutes), lock)
-            record = replace(record, test_seconds=seconds)
+            record = replace(record, test_seconds=record.test_seconds + seconds)
             _raise(ended, budget_minutes)
             parameters, map_cost = measure(job.folder / "best.ckpt", job.cases)
             record = replace(record, parameters=parameters, map_cost=map_cost)
@@ -130,7 +130,7 @@ def _check_base(base: Job) -> None:
 
 
 def _left(record: Record, budget_minutes: float | None) -> float | None:
-    return None if budget_minutes is None else 60 * budget_minutes - record.train_seconds
+    return None if budget_minutes is None else 60 * budget_minutes - record.train_seconds - record.test_seconds
 
 
 def _raise(ended: str | None, budget_minutes: float | None) -> None:

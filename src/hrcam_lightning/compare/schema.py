@@ -109,6 +109,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key, _ in node.value:
             name = key.value
+            if not isinstance(name, str):
+                raise InputError(f"line {key.start_mark.line + 1}: a key is a list or a mapping; give it a name")
             if name in seen:
                 raise InputError(f"line {key.start_mark.line + 1}: '{name}' is there twice; give one another name")
             seen.add(name)
@@ -129,6 +131,8 @@ def read_comparison(path: Path, *, small: bool = False) -> Comparison:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of configs/compare/") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
     except InputError as error:
@@ -144,7 +148,7 @@ def _comparison(content: dict[str, Any], small: bool) -> Comparison:
     if small:
         if not section:
             raise InputError("has no section 'small': leave --small out")
-        content = {**content, **section, "name": f"{content.get('name')}_small"}
+        content = {**content, **section} | ({"name": f"{content['name']}_small"} if "name" in content else {})
     missing = [key for key in NEEDED if key not in content]
     if missing:
         raise InputError(f"'{missing[0]}' is missing; {', '.join(NEEDED)} are needed")
@@ -167,7 +171,9 @@ def _comparison(content: dict[str, Any], small: bool) -> Comparison:
             trained = f"none of the experiments that are trained ({', '.join(fits)})"
             raise InputError(f"experiments.{one.name}.retrofit is '{one.retrofit}', which is {trained}")
     reference = content["reference"]
-    if (str(reference).partition("/")[0] if studies else reference) not in named:
+    if not isinstance(reference, str):
+        raise InputError(f"reference is {reference!r}, but is the name of an experiment ({', '.join(named)})")
+    if (reference.partition("/")[0] if studies else reference) not in named:
         raise InputError(f"reference is '{reference}', which is none of the experiments ({', '.join(named)})")
     columns = content.get("columns", list(STUDIED if studies else COLUMNS))
     if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
@@ -235,7 +241,7 @@ def _data(name: str, value: object) -> DataSet:
         raise InputError(f"{place}.ceiling is {ceiling!r}, but is true or false")
     if generate and Path(cases).name != "cases.csv":
         raise InputError(f"{place}.cases is {cases}, but a set that is drawn has its table in cases.csv")
-    return DataSet(name, Path(cases), tuple(shlex.split(generate)), ceiling)
+    return DataSet(name, Path(cases), _split(generate, f"{place}.generate"), ceiling)
 
 
 def _mapping(value: object, place: str, keys: Collection[str] | None = None) -> dict[str, Any]:
@@ -258,11 +264,19 @@ def _words(value: object, place: str) -> tuple[str, ...]:
     """Words of a command line, one or several a text."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise InputError(f"{place} is {value!r}, but is a list of options, as ['--trainer.max_epochs 8']")
-    words = tuple(word for text in value for word in shlex.split(text))
+    words = tuple(word for text in value for word in _split(text, place))
     taken = [word for word in words if word.partition("=")[0] in OWN]
     if taken:
         raise InputError(f"{place} gives {taken[0]}, which the comparison gives itself")
     return words
+
+
+def _split(text: str, place: str) -> tuple[str, ...]:
+    """As a shell would."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"{place}: {text!r} has a quote that is not closed ({error})") from error
 
 
 def _explainers(value: object, place: str) -> tuple[Wish, ...]:

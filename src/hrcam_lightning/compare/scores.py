@@ -58,7 +58,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         return _read(folder)
-    except (OSError, ValueError, KeyError, StopIteration) as error:
+    except (OSError, ValueError, KeyError, IndexError, StopIteration) as error:
         raise InputError(f"{folder}: its cases.csv or metrics.json is damaged ({error}); remove the run") from error
 
 

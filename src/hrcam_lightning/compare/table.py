@@ -23,7 +23,7 @@ LEADERBOARD, COSTS = "leaderboard", "costs.csv"
 
 def write_leaderboard(folder: Path, rows: Sequence[Row], comparison: Comparison, title: str) -> None:
     """Write both files of a set. Nothing in them depends on how long anything took."""
-    _write_csv(folder / f"{LEADERBOARD}.csv", rows)
+    _write_csv(folder / f"{LEADERBOARD}.csv", rows, comparison.reference)
     header, cells = _cells(rows, comparison)
     about = (
         "Mean over trainings [95 % interval over cases and trainings], or ± standard deviation over trainings. Sorted "
@@ -78,7 +78,7 @@ def write_costs(path: Path, jobs: Sequence[Job], records: Sequence[Record]) -> N
     write_csv(path, rows, list(rows[0]))
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def _write_csv(path: Path, rows: Sequence[Row], reference: str) -> None:
     table: list[dict[str, Any]] = []
     for row in rows:
         cells: dict[str, Any] = {
@@ -86,6 +86,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
             "kind": row.kind,
             "seeds": " ".join(map(str, row.seeds)),
             "cases": row.cases or "",
+            "reference": reference,
         }
         for metric, found in row.estimates.items():
             cells |= {

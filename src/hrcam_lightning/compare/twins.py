@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,7 +51,7 @@ def take_twin(job: Job) -> Record | None:
             return None
         record = replace(record, taken_from=str(twin))
         record.write(part)
-        _name_folder(part / "config.yaml", twin, job.folder)
+        _name_folder(part / "config.yaml", job.folder)
         remove_run(job.folder)
         part.rename(job.folder)
     except OSError:  # gone, or the disk is full
@@ -78,9 +80,11 @@ def _finished(job: Job, folder: Path) -> Record | None:
     return record if done and (folder / job.results.name / "metrics.json").is_file() else None
 
 
-def _name_folder(config: Path, twin: Path, folder: Path) -> None:
+def _name_folder(config: Path, folder: Path) -> None:
     """Let a copied configuration name its own folder; typed with ``test``, it would write into the other comparison."""
     if config.is_file():
         text = config.read_text(encoding="utf-8")
-        text = text.replace(f"default_root_dir: {twin}\n", f"default_root_dir: {folder}\n")
+        # However it was spelled: relative or not, in quotes, or folded over several lines.
+        line = f"  default_root_dir: {json.dumps(str(folder), ensure_ascii=False)}"
+        text = re.sub(r"(?m)^  default_root_dir:.*(?:\n    .*)*$", lambda _: line, text, count=1)
         config.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from hrcam_lightning.data.normalization import Floats, Normalization, Scaling, S
 from hrcam_lightning.data.sampling import EpochSampler
 from hrcam_lightning.errors import InputError
 from synth import PhantomCase, Phantoms, PhantomSpec, SpecError
+from synth.dataset import GENERATOR_VERSION
 from synth.spec import SPLITS
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.data.augment import Augmentation
     from synth.lesion import Lesion
+
+GENERATOR = f"synth {GENERATOR_VERSION}"
+"""What this version writes into the ``dataset.json`` of the sets that it draws."""
 
 
 class PhantomDataset(Dataset[Sample]):

@@ -54,5 +54,5 @@ def resampled(
         weights = of_units[:, place]
         for kind in range(kinds):
             values = np.stack([score(one, labels, weights) for one in logits[kind]], axis=1)
-            means[kind, part] = (values * of_trainings).sum(1)
+            means[kind, part] = (values * of_trainings).sum(1) / trainings
     return means

@@ -27,7 +27,7 @@ def crossed_weights(
         seed: Of the draws.
 
     Yields:
-        Which of the 1 + R resamples these r are, how often each subject counts (r, units) and the share of each
+        Which of the 1 + R resamples these r are, how often each subject counts (r, units) and how often each
         training (r, trainings). The first of all is no resample: subjects and trainings as they are.
     """
     rng = np.random.default_rng(seed)
@@ -35,9 +35,9 @@ def crossed_weights(
     for start in range(0, 1 + resamples, portion):
         size = min(portion, 1 + resamples - start)
         of_units = rng.multinomial(units, np.full(units, 1 / units), size).astype(np.float64)
-        of_trainings = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size) / trainings
+        of_trainings = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size).astype(np.float64)
         if start == 0:
-            of_units[0], of_trainings[0] = 1, 1 / trainings
+            of_units[0], of_trainings[0] = 1, 1
         yield slice(start, start + size), of_units, of_trainings
 
 

@@ -48,7 +48,12 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def reference_of(rows: Sequence[Row]) -> str:
-    """The experiment that the others are compared with: it has no difference to itself; empty where there is none."""
+    """The experiment that the others are compared with; empty where there is none.
+
+    An earlier version did not write it: then it is the first that has no difference to itself.
+    """
+    if rows and "reference" in rows[0]:
+        return rows[0]["reference"]
     names = [row["row"] for row in rows if row["kind"] == "model" and not any(differences_of(row).values())]
     return names[0] if names and any(differences_of(row) for row in rows) else ""
 
@@ -68,7 +73,7 @@ def board_sections(rows: Sequence[Row], reference: str) -> list[Section]:
     missing = "".join(paragraph(f"{row['row']}: {row['reason']}") for row in rows if row.get("reason"))
     board = board_html(rows) + missing + paragraph(BOARD) + folded("All figures", whole_board_html(rows))
     sections = [Section("Leaderboard", board, "leaderboard")]
-    if reference:
+    if reference and any(differences_of(row) for row in rows):
         sections.append(Section("Differences", _differences_html(rows, reference), "differences"))
     return sections
 
@@ -109,7 +114,7 @@ def board_html(rows: Sequence[Row]) -> str:
 
 def whole_board_html(rows: Sequence[Row]) -> str:
     """Every figure of every row, turned: a row a figure."""
-    columns = [name for name in rows[0] if name not in ("row", "kind")]
+    columns = [name for name in rows[0] if name not in ("row", "kind", "reference")]
     cells: list[Cells] = [[name, *(row[name] for row in rows)] for name in columns]
     return table_html(["figure", *(row["row"] for row in rows)], cells)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from hrcam_lightning.report.evaluation import Evaluation
+    from hrcam_lightning.report.evaluation import Evaluation, Row
     from hrcam_lightning.report.facts import CaseFacts
     from hrcam_lightning.report.maps import Build, Built, MapCollector
 
@@ -63,7 +63,7 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
         InputError: If nothing is finished, or something that a run was made of is not there any more.
     """
     rows = read_rows(folder / LEADERBOARD)
-    trainings = finished(folder, [row["row"] for row in rows])
+    trainings = finished(folder, rows)
     if not trainings:
         raise InputError(f"{folder}: no experiment is finished, so there is nothing to report; run hrcam compare again")
     reference = reference_of(rows)
@@ -91,24 +91,27 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
     return write_page(out, title, about, sections, browser, scripts()), about
 
 
-def finished(folder: Path, order: Sequence[str]) -> Trainings:
-    """The finished trainings of each experiment, in the order of the leaderboard, all of the same test cases.
+def finished(folder: Path, rows: Sequence[Row]) -> Trainings:
+    """The trainings that each experiment's row rests on, in the order of the leaderboard, all of the same test cases.
+
+    Other trainings may lie beside them, of seeds that the comparison had before.
 
     Args:
         folder: Of the set.
-        order: Rows of the leaderboard.
+        rows: Of the leaderboard.
     """
     found: Trainings = {}
     cases: tuple[str, ...] | None = None
-    for name in order:
-        for path in sorted((folder / name).glob("seed_*"), key=lambda path: int(path.name.removeprefix("seed_"))):
+    for name, seeds in ((row["row"], row["seeds"]) for row in rows if row["kind"] == "model"):
+        for seed in sorted(map(int, seeds.split())):
+            path = folder / name / f"seed_{seed}"
             record = read_record(path)
             if record is None or record.state != "finished" or not (path / "test/metrics.json").is_file():
                 continue
             tested = read_evaluation(path)
             cases = cases or tested.scores.cases
             if tested.scores.cases == cases:
-                found.setdefault(name, {})[int(path.name.removeprefix("seed_"))] = tested
+                found.setdefault(name, {})[seed] = tested
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hrcam_lightning.compare.plan import read_record
+from hrcam_lightning.compare.studies import ORIGINAL
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.report.board import LEADERBOARD, board_sections, costs_section, read_rows, reference_of
 from hrcam_lightning.report.page import Section, write_page
@@ -24,18 +25,23 @@ ABOUT = (
     "Each study trains networks anew on what heatmaps show, on what they leave out, and on controls; a row is a kind of"
     " image, scored by what the networks trained on it make of test images of that kind."
 )
+METRICS = "filtered_retrain/metrics.json"
 PICTURES = {"examples.png": "The kinds of image", "scores.png": "AUROC of each kind"}
 
 
 def studies_of(folder: Path) -> dict[str, list[Path]]:
-    """Finished studies of a set: by experiment the folders of their seeds; none where maps were compared."""
+    """By experiment the studies that a leaderboard rests on, a folder a seed; none where maps were compared."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*/seed_*/filtered_retrain/metrics.json")):
-        job = path.parents[1]
-        record = read_record(job)
-        if record is not None and record.state == "finished":
-            found.setdefault(job.parent.name, []).append(job)
-    return {name: sorted(jobs, key=_seed) for name, jobs in found.items()}
+    for row in read_rows(folder / LEADERBOARD):
+        name, _, kind = row["row"].partition("/")
+        if row["kind"] != "model" or kind != ORIGINAL:
+            continue
+        for seed in sorted(map(int, row["seeds"].split())):
+            job = folder / name / f"seed_{seed}"
+            record = read_record(job)
+            if record is not None and record.state == "finished" and (job / METRICS).is_file():
+                found.setdefault(name, []).append(job)
+    return found
 
 
 def write_studies(folder: Path, studies: Mapping[str, Sequence[Path]], out: Path) -> tuple[int, str]:
