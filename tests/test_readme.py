@@ -26,7 +26,13 @@ from tests.pages import PAGES, ROOT, blocks, commands, lines
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GIVEN = {"--data", "--data.cases", "--model.backbone.width", "--model.decoder.global_pooling"}
 """Options that `--help` shows only for the class that is chosen."""
-OF_CLASSES = {"--data.train", "--model.pooling.peak", "--trainer.callbacks.radius", "--trainer.callbacks.sanity"}
+OF_CLASSES = {
+    "--data.predict_split",
+    "--data.train",
+    "--model.pooling.peak",
+    "--trainer.callbacks.radius",
+    "--trainer.callbacks.sanity",
+}
 NOT_OURS = {"pip install nox", "pip install -e .", "export PYTHONPATH=."}
 """Lines of the shell that are neither a command of ours nor a nox session."""
 NOT_RUN = {
@@ -147,7 +153,7 @@ def test_the_first_five_minutes_and_the_python_of_the_reference_pages() -> None:
     figures = json.loads(Path("runs/demo/test/metrics.json").read_text())
     for figure in ("auroc", "pointing", "pixel_ap", "normal/false_activation"):
         assert {"value", "n"} <= set(figures[f"test/{figure}"])
-    assert len(rows_of(Path("runs/demo/predictions/predictions.csv"))) == 14
+    assert len(rows_of(Path("runs/demo/predictions/predictions.csv"))) == 4
 
     names = {}  # what the other pages show goes on from there
     for page in PAGES:
