@@ -76,9 +76,9 @@ def test_mean_and_spread_are_those_of_the_vectors() -> None:
 def test_the_length_of_a_drift_may_be_0(axes: int) -> None:
     """A length is above 0 by chance: its interval holds 0 unless the vector is told from 0."""
     rng = np.random.default_rng(0)
-    for drift, least in ((0.0, 0.85), (0.5, 0.85)):
+    for drift, least in ((0.0, 0.88), (0.5, 0.88)):
         held = []
-        for _ in range(40):
+        for _ in range(150):
             vectors = rng.normal(0, 2, size=(100, 1, axes))
             vectors[..., 0] += drift
             found = displacement_estimates(vectors, resamples=200)["displacement_px"]
