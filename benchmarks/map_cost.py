@@ -18,6 +18,7 @@ import torch
 from hrcam_lightning import LocalizationModel
 from hrcam_lightning.backbones import ConvPyramid, MonaiBackbone
 from hrcam_lightning.decoders import HRCAM
+from hrcam_lightning.decoders.decoder import score
 from hrcam_lightning.geometry import resample
 from hrcam_lightning.pooling import MeanPooling
 
@@ -44,7 +45,7 @@ def naive(model: LocalizationModel, images: Tensor) -> Tensor:
     maps = torch.zeros(len(images), len(decoder.bias), *images.shape[2:])
     for feature, level, weight in zip(model.backbone(images), decoder.levels, decoder.weights, strict=True):
         upsampled = resample(feature, level, images.shape[2:], model.resampling)
-        maps += torch.einsum("kc,bc...->bk...", weight, upsampled)
+        maps += score(upsampled, weight)
     return maps
 
 

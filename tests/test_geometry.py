@@ -30,24 +30,35 @@ def _interpolate(cells: Tensor, position: list[float]) -> float:
     return total
 
 
-@pytest.mark.parametrize(("cells", "size"), [((3, 4), (11, 13)), ((2, 3, 2), (7, 9, 5))])
+@pytest.mark.parametrize("grad", [False, True], ids=["interpolated", "matrices"])
+@pytest.mark.parametrize(
+    ("stride", "offset"),
+    [
+        ((4.0, 3.5, 2.0), (1.5, -0.5, 0.0)),
+        ((4.0, 3.0, 2.0), (0.0, 0.0, 0.0)),
+        ((2.0, 1.0, 4.0), (5.0, 0.0, -3.0)),  # begins after the first pixel; and before it
+        ((1.0, 16.0, 3.0), (-2.0, 7.0, 9.0)),
+    ],
+)
+@pytest.mark.parametrize(("cells", "size"), [((3, 4), (11, 13)), ((7, 1), (4, 6)), ((2, 3, 2), (7, 9, 5))])
 def test_receptive_field_resampling_interpolates_between_the_cells_where_they_lie(
-    cells: tuple[int, ...], size: tuple[int, ...]
+    cells: tuple[int, ...], size: tuple[int, ...], stride: tuple[float, ...], offset: tuple[float, ...], grad: bool
 ) -> None:
-    level = Level(1, stride=(4.0, 3.5, 2.0)[: len(size)], offset=(1.5, -0.5, 0.0)[: len(size)])
-    x = torch.randn(1, 1, *cells, generator=torch.Generator().manual_seed(0))
-    got = resample(x, level, size, "receptive_field")[0, 0]
+    level = Level(1, stride=stride[: len(size)], offset=offset[: len(size)])
+    x = torch.randn(1, 1, *cells, generator=torch.Generator().manual_seed(0)).requires_grad_(grad)
+    got = resample(x, level, size, "receptive_field")[0, 0].detach()
     for pixel in np.ndindex(*size):
         position = [(p - o) / s for p, o, s in zip(pixel, level.offset, level.stride, strict=True)]
-        assert float(got[pixel]) == pytest.approx(_interpolate(x[0, 0], position), abs=1e-5)
+        assert float(got[pixel]) == pytest.approx(_interpolate(x[0, 0].detach(), position), abs=1e-5)
 
 
+@pytest.mark.parametrize("grad", [False, True], ids=["interpolated", "matrices"])
 @pytest.mark.parametrize(
     ("cells", "size", "mode"), [((5, 3), (17, 12), "bilinear"), ((2, 5, 3), (9, 10, 7), "trilinear")]
 )
-def test_half_pixel_resampling_is_torchs(cells: tuple[int, ...], size: tuple[int, ...], mode: str) -> None:
+def test_half_pixel_resampling_is_torchs(cells: tuple[int, ...], size: tuple[int, ...], mode: str, grad: bool) -> None:
     level = Level(1, stride=(4.0,) * len(size), offset=(0.0,) * len(size))
-    x = torch.randn(2, 3, *cells, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, *cells, generator=torch.Generator().manual_seed(0)).requires_grad_(grad)
     expected = F.interpolate(x, size=size, mode=mode, align_corners=False)
     torch.testing.assert_close(resample(x, level, size, "half_pixel"), expected, atol=1e-5, rtol=1e-5)
 
@@ -63,11 +74,15 @@ def test_the_two_conventions_are_half_a_stride_apart() -> None:
     assert centre["half_pixel"] == pytest.approx(96 + 15.5)
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize("how", BOTH)
 @pytest.mark.parametrize("size", [(13, 10), (6, 9, 5)])
-def test_the_mean_through_the_adjoint_is_the_mean_of_the_resampled_map(how: Resampling, size: tuple[int, ...]) -> None:
-    level = Level(1, stride=(2.0,) * len(size), offset=(0.5,) * len(size))
+def test_the_mean_through_the_adjoint_is_the_mean_of_the_resampled_map(
+    how: Resampling, size: tuple[int, ...], last: bool
+) -> None:
+    level = Level(1, stride=(2.0, 2.5, 2.0)[: len(size)], offset=(0.5, 0.0, 1.0)[: len(size)])
     x = torch.randn(2, 3, *(math.ceil(n / 2) for n in size), generator=torch.Generator().manual_seed(1))
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
     expected = resample(x, level, size, how).flatten(2).mean(-1)
     torch.testing.assert_close(resampled_mean(x, level, size, how), expected, atol=1e-6, rtol=1e-5)
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +131,12 @@ def resample(
         (B, K, *S), linear in `maps`.
     """
     target = image_grid(maps.ndim - 2) if onto is None else onto
-    # From the last axis on: the early products are small, and the first two need no copy.
+    if not (maps.requires_grad and torch.is_grad_enabled()):
+        found = _interpolated(maps, level, size, resampling, target)
+        if found is not None:
+            return found
+    # As products with matrices, whose gradients are the same bits on any device. From the last axis on: the early
+    # products are small, and the first two need no copy.
     for axis in reversed(range(maps.ndim - 2)):
         cells, pixels = maps.shape[2 + axis], size[axis]
         here, there = (level.stride[axis], level.offset[axis]), (target.stride[axis], target.offset[axis])
@@ -142,6 +148,41 @@ def resample(
         else:
             maps = (weight @ maps.transpose(2 + axis, -2)).transpose(2 + axis, -2)
     return maps
+
+
+def _interpolated(
+    maps: Tensor, level: Level, size: Sequence[int], resampling: Resampling, target: Level
+) -> Tensor | None:
+    """What `resample` gives, by torch's own interpolation: a quarter of the time, where no gradient is asked for.
+
+    It knows two places of the cells: spread evenly over the image, and at every r-th pixel from the first on. The
+    latter becomes any whole number of pixels by repeating border cells and cutting. None for what is left, such as
+    offsets of half a pixel.
+    """
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}.get(maps.ndim - 2)
+    if mode is None:
+        return None
+    if resampling == "half_pixel":
+        same = maps.shape[2:] == tuple(size)
+        return maps if same else functional.interpolate(maps, tuple(size), mode=mode, align_corners=False)
+    padding: list[int] = []
+    full, cut = [], []
+    for axis, (cells, pixels) in enumerate(zip(maps.shape[2:], size, strict=True)):
+        ratio = level.stride[axis] / target.stride[axis]
+        first = (level.offset[axis] - target.offset[axis]) / target.stride[axis]
+        if not (ratio.is_integer() and first.is_integer()):
+            return None
+        step, start = int(ratio), int(first)
+        before = max(0, math.ceil(start / step))
+        after = max(0, math.ceil((pixels - 1 - start) / step) - (cells - 1))
+        padding = [before, after, *padding]  # torch wants the last axis first
+        full.append((before + cells - 1 + after) * step + 1)
+        cut.append(slice(before * step - start, before * step - start + pixels))
+    if any(padding):
+        maps = functional.pad(maps, padding, mode="replicate")
+    if full != list(maps.shape[2:]):
+        maps = functional.interpolate(maps, tuple(full), mode=mode, align_corners=True)
+    return maps[(slice(None), slice(None), *cut)]
 
 
 def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resampling: Resampling) -> Tensor:
@@ -173,10 +214,10 @@ def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resa
             for cell, share in ((lower, 1 - fraction), (upper, fraction))
         ]
     flat = maps.flatten(2)
-    parts = [
-        flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)) * weight[:, None] for index, weight in corners
-    ]
-    return torch.stack(parts).sum(0)
+    total = torch.zeros((), dtype=maps.dtype, device=maps.device)
+    for index, weight in corners:
+        total = total + flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)) * weight[:, None]
+    return total
 
 
 def resample_sum(
@@ -238,8 +279,15 @@ def resampled_mean(maps: Tensor, level: Level, size: Sequence[int], resampling: 
     Returns:
         (B, K), equal to ``resample(...).mean(spatial)`` up to rounding.
     """
-    for axis in reversed(range(maps.ndim - 2)):
-        here = level.stride[axis], level.offset[axis]
-        weight = _axis_weights(maps.shape[2 + axis], size[axis], *here, resampling, (1.0, 0.0))
-        maps = maps @ torch.from_numpy(weight.mean(0)).to(maps)
+    weights = [
+        torch.from_numpy(_axis_weights(cells, pixels, stride, offset, resampling, (1.0, 0.0)).mean(0)).to(maps)
+        for cells, pixels, stride, offset in zip(maps.shape[2:], size, level.stride, level.offset, strict=True)
+    ]
+    channels_last = maps.movedim(1, -1)
+    if maps.shape[1] > 1 and channels_last.is_contiguous():
+        # One product over all cells: axis by axis it would copy, and take 5 to 20 times as long.
+        whole = reduce(lambda outer, weight: torch.outer(outer, weight).flatten(), weights)
+        return whole @ channels_last.flatten(1, -2)
+    for weight in reversed(weights):
+        maps = maps @ weight
     return maps

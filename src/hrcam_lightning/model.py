@@ -77,7 +77,10 @@ class LocalizationModel(nn.Module):
         Raises:
             InputError: If the images do not fit the network.
         """
-        return self.read(self.features(images), images.shape[2:])
+        features = self.features(images)
+        level_maps = self.decoder(features, images.shape[2:])
+        del features  # they are the most of the memory, and the maps need them no more
+        return self._output(level_maps, images.shape[2:])
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's features (B, C_l, *S_l), fine to coarse.
@@ -90,8 +93,10 @@ class LocalizationModel(nn.Module):
 
     def read(self, features: list[Tensor], size: torch.Size) -> LocalizationOutput:
         """Logits and maps from the backbone's features of images of a `size`."""
-        level_maps = self.decoder(features, size)
-        with in_float32(features[0]):
+        return self._output(self.decoder(features, size), size)
+
+    def _output(self, level_maps: list[Tensor], size: torch.Size) -> LocalizationOutput:
+        with in_float32(level_maps[0]):
             maps = self.fuse(level_maps, size)
             if self.pooling.additive:
                 logits = self._mean_logits(level_maps, size)

@@ -117,7 +117,7 @@ class Problem:
 
         def unpack(flat: Vector) -> tuple[Floats, Floats]:
             variables = flat.reshape(self.classes, channels + 1)
-            weight = solve_triangular(root, variables[:, :-1].T, lower=True, trans="T").T
+            weight = solve_triangular(root, variables[:, :-1].T, lower=True, trans="T", check_finite=False).T
             return weight, 2 * variables[:, -1]
 
         def objective(flat: Vector) -> tuple[float, Vector]:
@@ -125,7 +125,7 @@ class Problem:
             loss, weight_slope, bias_slope = self._loss(weight, bias)
             pull = l2 * weight + equivariance * weight @ self.penalty
             value = loss + 0.5 * float((weight * pull).sum())
-            slope = solve_triangular(root, (weight_slope + pull).T, lower=True).T
+            slope = solve_triangular(root, (weight_slope + pull).T, lower=True, check_finite=False).T
             return value, np.column_stack([slope, 2 * bias_slope]).ravel()
 
         found = minimize(
