@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hrcam_lightning.backbones import Backbone, ConvPyramid
 from hrcam_lightning.decoders import HRCAM
 from hrcam_lightning.geometry import Level, Resampling, resample, sample
 from hrcam_lightning.pooling import MeanPooling
-from hrcam_lightning.retrofit.equivariance import SHARES, Demand, Equivariance, Sampling, combine
+from hrcam_lightning.retrofit.equivariance import SHARES, SHRINKAGE, Demand, Equivariance, Sampling, combine
 from hrcam_lightning.retrofit.features import Floats, Reading
 from hrcam_lightning.retrofit.gather import gather
 from hrcam_lightning.views import draw_view
@@ -108,12 +109,28 @@ def test_q_is_the_mean_outer_product_of_differences(
             assert views[number].seam(size, torch.device("cpu"))[tuple(pixels.T)].all()
         else:
             assert torch.equal(changed[0, 0][tuple(pixels.T)], image[0, 0][tuple(pixels.T)])
-            share = (changed != image).float().mean()
-            assert 0.2 ** len(size) < share <= 0.5 ** len(size)
+            box = (changed != image)[0, 0].nonzero()
+            sides = (box.max(0).values - box.min(0).values + 1).tolist()
+            assert all(n // 8 <= side <= n // 4 for side, n in zip(sides, size, strict=True))
+            assert len(box) == math.prod(sides)
         gap = (_channels(reading, image) - after)[0][(slice(None), *pixels.T)].double()
         total += gap @ gap.T
         count += len(pixels)
     np.testing.assert_allclose(got, total / count, rtol=1e-4, atol=1e-7)
+
+
+@torch.no_grad()
+def test_patches_are_as_large_as_is_asked_for() -> None:
+    """Every length between the two shares comes about, and no other."""
+    reading, image = _reading((16, 40)), _images((16, 40), cases=1)
+    found = Equivariance(reading, Sampling(sides=(0.25, 0.5)))
+    drawn = set()
+    for seed in range(200):
+        changed, _, _ = found._patch(image, torch.Generator().manual_seed(seed), None)
+        box = (changed != image)[0, 0].nonzero()
+        drawn.add(tuple((box.max(0).values - box.min(0).values + 1).tolist()))
+    assert {high for high, _ in drawn} == set(range(4, 9))
+    assert {wide for _, wide in drawn} == set(range(10, 21))
 
 
 @torch.no_grad()
@@ -194,7 +211,7 @@ def test_q_is_zero_for_what_moves_with_the_image_and_stays_where_it_changed() ->
     parts = _parts(Reading(model, [0], "receptive_field"), _images((16, 16)), ["patch", "flip"])
     for matrix in parts.values():
         assert matrix[0, 0] == 0
-        assert matrix[1, 1] > 0.05
+        assert matrix[1, 1] > 0.01
 
 
 @pytest.mark.parametrize(
@@ -214,7 +231,8 @@ def test_parts_are_scaled_and_weighted() -> None:
     scale = np.array([2.0, np.inf, 0.5])
     parts = {"patch": np.diag([4.0, 9.0, 0.75]), "view": np.diag([8.0, 1.0, 0.0])}
     total = combine(parts, scale)
-    np.testing.assert_allclose(total, np.diag([0.5 + SHARES["view"] * 2, 0, 1.5]))
+    np.testing.assert_allclose(total, np.diag([0.5 + SHARES["view"] * 2 + SHRINKAGE, 0, 1.5 + SHRINKAGE]))
+    assert not combine({"patch": np.zeros((3, 3))}, scale).any()  # what holds to nothing is told from what does
     assert np.array_equal(combine({}, scale), np.zeros((3, 3)))
 
 
@@ -230,8 +248,15 @@ def test_pooled_features_are_the_means_of_resampled_channels(size: tuple[int, ..
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [({"cases": 0}, "view_cases is 0"), ({"pixels": -1}, "pixels is -1"), ({"kinds": ()}, "views is empty")],
+    [
+        ({"cases": 0}, "view_cases is 0"),
+        ({"pixels": -1}, "pixels is -1"),
+        ({"kinds": ()}, "views is empty"),
+        ({"sides": (0.5, 0.25)}, r"patch_sides is \[0.5, 0.25\]"),
+        ({"sides": (0.0, 0.25)}, "above 0 and up to 0.5"),
+        ({"sides": (0.25, 0.75)}, "above 0 and up to 0.5"),
+    ],
 )
-def test_a_sampling_out_of_range_is_refused(arguments: dict[str, int], sentence: str) -> None:
+def test_a_sampling_out_of_range_is_refused(arguments: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Sampling(**arguments)  # type: ignore[arg-type]

@@ -137,6 +137,7 @@ class RetrofitStage(Callback):
             "cases": min(rule.cases, cases),
             "draws_per_case": rule.draws,
             "pixels_per_draw": rule.pixels,
+            "patch_sides": list(rule.sides),
             "seed": rule.seed,
         }
 

@@ -33,8 +33,9 @@ class RetrofitTrainer(Trainer):
         l2: float | Literal["auto"] = "auto",
         resampling: Resampling | None = None,
         views: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
-        view_cases: int = 1000,
+        view_cases: int = 2000,
         pixels: int = 8,
+        patch_sides: tuple[float, float] = (0.125, 0.25),
     ) -> None:
         """Fit HR-CAM's linear head to a trained, frozen network by one pass over the data and one convex problem.
 
@@ -58,6 +59,8 @@ class RetrofitTrainer(Trainer):
                 where there is no finding, and move with the image when it is flipped, rotated or shifted.
             view_cases: At how many training cases, drawn at random, that is looked at.
             pixels: At how many pixels of each patch and view, drawn at random.
+            patch_sides: Shortest and longest side of a patch, as shares of the image's side: about the size of what is
+                to be found.
 
         Raises:
             InputError: If the checkpoint, the data or an option cannot be used.
@@ -67,7 +70,8 @@ class RetrofitTrainer(Trainer):
         for split in ("train", "val"):
             if getattr(self, f"limit_{split}_batches") == 0:
                 raise InputError(f"retrofit reads the {split} cases: --trainer.limit_{split}_batches must not be 0")
-        sampling = Sampling(tuple(views), view_cases, pixels=pixels, seed=torch.initial_seed() % 2**32)
+        seed = torch.initial_seed() % 2**32
+        sampling = Sampling(tuple(views), view_cases, pixels=pixels, seed=seed, sides=patch_sides)
         trained = ckpt_path is not None
         # A network that stands already has taken its file when it was built, and may have been trained since.
         weights = model.weights if not trained and model.model is None else None
