@@ -74,7 +74,7 @@ def test_sampling_is_resampling_at_some_pixels(
 
 @pytest.mark.parametrize("resampling", BOTH)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["patch", "view"])
+@pytest.mark.parametrize("name", ["small", "large", "view"])
 @torch.no_grad()
 def test_q_is_the_mean_outer_product_of_differences(
     name: str, size: tuple[int, ...], resampling: Resampling, monkeypatch: pytest.MonkeyPatch
@@ -88,16 +88,18 @@ def test_q_is_the_mean_outer_product_of_differences(
         return views[-1]
 
     monkeypatch.setattr("hrcam_lightning.retrofit.equivariance.draw_view", spy_view)
-    method = getattr(Equivariance, f"_{name}")
+    draw = "_view" if name == "view" else "_patch"
+    method = getattr(Equivariance, draw)
 
-    def spy(self: Equivariance, *args: object) -> tuple[Tensor, Tensor, Tensor]:
-        changed, pixels, found = method(self, *args)
-        seen.append((changed, pixels))
+    def spy(self: Equivariance, *args: object, **sort: bool) -> tuple[Tensor, Tensor, Tensor]:
+        changed, pixels, found = method(self, *args, **sort)
+        if sort.get("large", False) == (name == "large"):
+            seen.append((changed, pixels))
         return changed, pixels, found
 
-    monkeypatch.setattr(Equivariance, f"_{name}", spy)
-    kinds: list[Demand] = ["patch"] if name == "patch" else ["flip", "rotation", "shift"]
-    got = _parts(reading, images, kinds)[name]
+    monkeypatch.setattr(Equivariance, draw, spy)
+    kinds: list[Demand] = ["flip", "rotation", "shift"] if name == "view" else ["patch"]
+    got = _parts(reading, images, kinds, draws=2 if name == "view" else 4)[name]
     assert len(seen) == 12
     total, count = torch.zeros(got.shape, dtype=torch.float64), 0
     for number, (changed, pixels) in enumerate(seen):
@@ -111,7 +113,8 @@ def test_q_is_the_mean_outer_product_of_differences(
             assert torch.equal(changed[0, 0][tuple(pixels.T)], image[0, 0][tuple(pixels.T)])
             box = (changed != image)[0, 0].nonzero()
             sides = (box.max(0).values - box.min(0).values + 1).tolist()
-            assert all(n // 8 <= side <= n // 4 for side, n in zip(sides, size, strict=True))
+            least = 4 if name == "large" else 8
+            assert all(n // least <= side <= 2 * n // least for side, n in zip(sides, size, strict=True))
             assert len(box) == math.prod(sides)
         gap = (_channels(reading, image) - after)[0][(slice(None), *pixels.T)].double()
         total += gap @ gap.T
@@ -123,14 +126,15 @@ def test_q_is_the_mean_outer_product_of_differences(
 def test_patches_are_as_large_as_is_asked_for() -> None:
     """Every length between the two shares comes about, and no other."""
     reading, image = _reading((16, 40)), _images((16, 40), cases=1)
-    found = Equivariance(reading, Sampling(sides=(0.25, 0.5)))
-    drawn = set()
-    for seed in range(200):
-        changed, _, _ = found._patch(image, torch.Generator().manual_seed(seed), None)
-        box = (changed != image)[0, 0].nonzero()
-        drawn.add(tuple((box.max(0).values - box.min(0).values + 1).tolist()))
-    assert {high for high, _ in drawn} == set(range(4, 9))
-    assert {wide for _, wide in drawn} == set(range(10, 21))
+    found = Equivariance(reading, Sampling(sides=(0.1, 0.4)))
+    for large, high, wide in ((False, range(1, 4), range(4, 9)), (True, range(3, 7), range(8, 17))):
+        drawn = set()
+        for seed in range(200):
+            changed, _, _ = found._patch(image, torch.Generator().manual_seed(seed), None, large=large)
+            box = (changed != image)[0, 0].nonzero()
+            drawn.add(tuple((box.max(0).values - box.min(0).values + 1).tolist()))
+        assert {sides[0] for sides in drawn} == set(high)
+        assert {sides[1] for sides in drawn} == set(wide)
 
 
 @torch.no_grad()
@@ -229,10 +233,12 @@ def test_what_the_cases_cannot_show_is_no_part(kinds: list[Demand], seen: set[De
 
 def test_parts_are_scaled_and_weighted() -> None:
     scale = np.array([2.0, np.inf, 0.5])
-    parts = {"patch": np.diag([4.0, 9.0, 0.75]), "view": np.diag([8.0, 1.0, 0.0])}
+    parts = {"small": np.diag([8.0, 9.0, 1.5]), "view": np.diag([8.0, 1.0, 0.0])}
     total = combine(parts, scale)
-    np.testing.assert_allclose(total, np.diag([0.5 + SHARES["view"] * 2 + SHRINKAGE, 0, 1.5 + SHRINKAGE]))
-    assert not combine({"patch": np.zeros((3, 3))}, scale).any()  # what holds to nothing is told from what does
+    # (2, 0, 6) and (2, 0, 0) in units of the features: mean diagonals over the channels that vary 4 and 1
+    small, view = SHARES["small"] * np.array([0.5, 0, 1.5]), SHARES["view"] * np.array([2.0, 0, 0])
+    np.testing.assert_allclose(total, np.diag(small + view + SHRINKAGE * np.array([1, 0, 1])))
+    assert not combine({"small": np.zeros((3, 3))}, scale).any()  # what holds to nothing is told from what does
     assert np.array_equal(combine({}, scale), np.zeros((3, 3)))
 
 

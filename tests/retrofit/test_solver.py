@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from hrcam_lightning import InputError
 from hrcam_lightning.retrofit import features, solver
 from hrcam_lightning.retrofit.choice import Candidate, candidates, choose, score
+from hrcam_lightning.retrofit.equivariance import SHRINKAGE
 from hrcam_lightning.retrofit.features import Floats, Pooled
 from hrcam_lightning.retrofit.solver import Problem, Solution, losses
 
@@ -70,7 +71,7 @@ def test_a_strong_penalty_has_the_closed_form_of_the_quadratic_problem() -> None
     rng = np.random.default_rng(1)
     root = rng.normal(size=(8, 8))
     mean, scale = data.moments()
-    problem = Problem.of(data, "binary", ["a"], {"patch": root @ root.T * np.outer(scale, scale)})
+    problem = Problem.of(data, "binary", ["a"], {"view": root @ root.T * np.outer(scale, scale)})
     strength = 1e4
     found = problem.solve(1e-3, strength)
     standard = (data.values - mean) / scale
@@ -88,8 +89,8 @@ def test_the_penalty_is_minimised_with_the_loss() -> None:
     data = _data("binary", channels=2)
     _, scale = data.moments()
     penalty = np.array([[2.0, 0.5], [0.5, 1.0]])
-    problem = Problem.of(data, "binary", ["a"], {"patch": penalty * np.outer(scale, scale)})
-    assert np.trace(problem.penalty) == pytest.approx(2)
+    problem = Problem.of(data, "binary", ["a"], {"view": penalty * np.outer(scale, scale)})
+    assert np.trace(problem.penalty) == pytest.approx(2 + 2 * SHRINKAGE)
     found = problem.solve(1e-2, 0.3)
     direction = found.weight[0] / np.linalg.norm(found.weight)
     standard = (data.values - problem.mean) / problem.scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hrcam_lightning.retrofit.features import Floats, Reading
 
 Demand = Literal["patch", "quiet"] | ViewKind
-SHARES = {"patch": 1.0, "quiet": 0.3, "view": 1.0}
+SHARES = {"small": 0.5, "large": 0.5, "quiet": 0.3, "view": 1.0}
 """Weights of the parts of Q, each scaled to a mean diagonal of 1; found on phantoms."""
 
 SHRINKAGE = 0.03
@@ -37,7 +38,8 @@ class Sampling:
     """What is demanded of a map, and at which cases and pixels that is looked at.
 
     * ``patch``: where an image does not change, its map does not. Another part of the same image is put in the place of
-      a box, and pixels outside of the box are compared.
+      a box, and pixels outside of the box are compared. Small boxes find evidence that lies a little beside what it
+      tells of, large ones evidence that is spread; each are a part of Q, lest the large ones, which change more, rule.
     * ``quiet``: a case without a finding has a flat map. Where every case is of a class, those of the class ``normal``.
     * ``flip``, ``rotation``, ``shift`` (below half the deepest stride), together one view: the map moves with the
       image. Pixels are compared whose neighbours the shift did not tear away.
@@ -50,12 +52,13 @@ class Sampling:
         kinds: What is demanded.
         cases: Training cases that take part. With half as many the map depends on which they are: on one base of the
             demo set, seeds 0 to 3 led to a pixel AP of .75 to .89.
-        draws: Patches of each, and views of each.
+        draws: Patches of each, half of them small, and views of each.
         pixels: Pixels of each. Those of one look are much alike: on the demo set 8 lead to about the maps that 64 led
             to, while the outer products of a thousand channels cost an eighth.
         seed: Of the draws.
-        sides: Shortest and longest side of a patch, as shares of the image's side, uniform between them. About the
-            size of what is to be found: evidence that strays by less than a patch is seldom caught by it.
+        sides: Shortest and longest side of a patch, as shares of the image's side. Patches are small up to their
+            geometric mean and large from there on, each uniform. What is to be found should be as small as the small
+            ones or so: evidence that strays by less than a patch is seldom caught by it.
 
     Raises:
         InputError: If a number is not positive, sides are not in order or above one half, or nothing is demanded.
@@ -66,7 +69,7 @@ class Sampling:
     draws: int = 2
     pixels: int = 8
     seed: int = 0
-    sides: tuple[float, float] = (0.125, 0.25)
+    sides: tuple[float, float] = (0.125, 0.5)
 
     def __post_init__(self) -> None:
         for name, value in {"view_cases": self.cases, "draws": self.draws, "pixels": self.pixels}.items():
@@ -112,7 +115,7 @@ class Equivariance:
     _counts: dict[str, int] = field(default_factory=dict)
 
     def matrices(self) -> dict[str, Floats]:
-        """The parts of Q (C, C), in the units of the channels, of what was seen: ``patch``, ``quiet``, ``view``."""
+        """The parts of Q (C, C), in the units of the channels, of what was seen: the names of `SHARES`."""
         parts = {}
         for name in list(self._waiting):
             self._sum_up(name)
@@ -140,12 +143,14 @@ class Equivariance:
                 to be equal if not given.
         """
         size, kinds = images.shape[2:], self.sampling.kinds
-        sorts = [("patch", self._patch)] * ("patch" in kinds) + [("view", self._view)] * bool(_views(kinds))
-        for name, draw in sorts:
+        half = self.sampling.draws // 2
+        small, large = partial(self._patch, large=False), partial(self._patch, large=True)
+        patches = [("small", small, self.sampling.draws - half), ("large", large, half)] * ("patch" in kinds)
+        for name, draw, times in patches + [("view", self._view, self.sampling.draws)] * bool(_views(kinds)):
             rows, changed, here, there = [], [], [], []
             for row, number in enumerate(numbers):
                 generator, spacing = _generator(self.sampling.seed, number, name), spacings[row] if spacings else None
-                drawn = [draw(images[row : row + 1], generator, spacing) for _ in range(self.sampling.draws)]
+                drawn = [draw(images[row : row + 1], generator, spacing) for _ in range(times)]
                 draws = [one for one in drawn if one is not None]
                 if not draws:
                     continue
@@ -214,7 +219,7 @@ class Equivariance:
         return view.apply(image), pixels, _where(view, pixels, size)
 
     def _patch(
-        self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
+        self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None, *, large: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """An image (1, C, *S) with a box replaced, and pixels outside of it, twice (P, D)."""
         size = image.shape[2:]
@@ -223,7 +228,10 @@ class Equivariance:
         def draw(low: int, high: int) -> int:
             return int(torch.randint(low, high + 1, (), generator=generator))
 
-        sides = [draw(*(max(1, int(n * share)) for share in self.sampling.sides)) for n in size]
+        shortest, longest = self.sampling.sides
+        middle = math.sqrt(shortest * longest)
+        span = (middle, longest) if large else (shortest, middle)
+        sides = [draw(*(max(1, int(n * share)) for share in span)) for n in size]
         starts = [draw(0, n - side) for n, side in zip(size, sides, strict=True)]
         spans = [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
         box = (slice(None), slice(None), *spans)

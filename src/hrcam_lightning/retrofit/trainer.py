@@ -35,7 +35,7 @@ class RetrofitTrainer(Trainer):
         views: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_cases: int = 2000,
         pixels: int = 8,
-        patch_sides: tuple[float, float] = (0.125, 0.25),
+        patch_sides: tuple[float, float] = (0.125, 0.5),
     ) -> None:
         """Fit HR-CAM's linear head to a trained, frozen network by one pass over the data and one convex problem.
 
@@ -59,8 +59,8 @@ class RetrofitTrainer(Trainer):
                 where there is no finding, and move with the image when it is flipped, rotated or shifted.
             view_cases: At how many training cases, drawn at random, that is looked at.
             pixels: At how many pixels of each patch and view, drawn at random.
-            patch_sides: Shortest and longest side of a patch, as shares of the image's side: about the size of what is
-                to be found.
+            patch_sides: Shortest and longest side of a patch, as shares of the image's side: from about the size of
+                what is to be found on.
 
         Raises:
             InputError: If the checkpoint, the data or an option cannot be used.
