@@ -165,7 +165,7 @@ def test_each_lambda_has_the_ridge_of_the_lowest_validation_loss() -> None:
         for l2 in ridges:
             logits = problem.logits(problem.solve(l2, one.equivariance), held_out)
             alone.append(losses(logits, held_out.labels, "binary").mean())
-        assert one.val_loss == pytest.approx(min(alone), abs=1e-5)
+        assert one.val_loss == pytest.approx(min(alone), rel=1e-6)
         assert one.l2 == ridges[int(np.argmin(alone))]
 
 
