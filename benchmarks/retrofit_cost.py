@@ -84,7 +84,7 @@ def main(cases: int = 2000, network: str = "resnet18") -> None:
         start, started = time.process_time(), time.perf_counter()
         run()
         processor[name], clock[name] = time.process_time() - start, time.perf_counter() - started
-    looked = min(Sampling().cases, cases) * Sampling().draws * 2
+    looked = min(Sampling().cases, cases) * Sampling().draws * 3
     print(f"{network}, {cases} cases; the penalty looks at {looked} patches and views ({looked / cases:.1f} passes)")
     print(f"{torch.get_num_threads()} threads; processor time, then the clock's")
     for name in runs:
