@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +62,27 @@ def test_half_pixel_resampling_is_torchs(cells: tuple[int, ...], size: tuple[int
     x = torch.randn(2, 3, *cells, generator=torch.Generator().manual_seed(0)).requires_grad_(grad)
     expected = F.interpolate(x, size=size, mode=mode, align_corners=False)
     torch.testing.assert_close(resample(x, level, size, "half_pixel"), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", BOTH)
+def test_training_takes_matrices_whose_gradients_are_the_same_bits_on_any_device(
+    how: Resampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of torch's interpolation is summed in any order on a GPU."""
+    asked = []
+    interpolate = F.interpolate
+
+    def spy(*args: Any, **rest: Any) -> Tensor:
+        asked.append(args)
+        return interpolate(*args, **rest)
+
+    monkeypatch.setattr(F, "interpolate", spy)
+    level, x = Level(1, (2.0, 2.0), (0.0, 0.0)), torch.randn(1, 1, 3, 3, requires_grad=True)
+    trained = resample(x, level, (6, 6), how)
+    assert not asked
+    with torch.no_grad():
+        torch.testing.assert_close(resample(x, level, (6, 6), how), trained)
+    assert len(asked) == 1
 
 
 def test_the_two_conventions_are_half_a_stride_apart() -> None:

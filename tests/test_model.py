@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -197,3 +198,24 @@ def test_taps_that_are_no_levels_are_refused(taps: list[int]) -> None:
 def test_a_pyramid_out_of_range_is_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(InputError, match="ConvPyramid: "):
         ConvPyramid(1, **arguments)
+
+
+@torch.no_grad()
+def test_features_are_let_go_of_before_the_maps_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are most of the memory that a map needs beyond the logits."""
+    model = _model((16, 16), MeanPooling())
+    seen: list[weakref.ref[Tensor]] = []
+    features, fuse = model.features, model.fuse
+
+    def spy(images: Tensor) -> list[Tensor]:
+        found = features(images)
+        seen.extend(weakref.ref(feature) for feature in found)
+        return found
+
+    def late(level_maps: list[Tensor], size: torch.Size) -> Tensor:
+        assert [ref() for ref in seen] == [None] * len(model.backbone.levels)
+        return fuse(level_maps, size)
+
+    monkeypatch.setattr(model, "features", spy)
+    monkeypatch.setattr(model, "fuse", late)
+    assert model(_images((16, 16))).maps.shape == (2, 3, 16, 16)

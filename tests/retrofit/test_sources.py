@@ -194,6 +194,8 @@ def test_views_that_hold_to_nothing(
     sentence = error_of(capsys, monkeypatch, *command(base, cases, "--views", "[quiet]"))
     assert "views [quiet] hold a map to nothing in these cases" in sentence
     assert not _contents(Path("head"))
-    main(command(base, cases, "--views", "[quiet,flip]"))
+    main(command(base, cases, "--views", "[quiet,flip]", "--patch_sides", "[0.1,0.3]"))
     assert "Views that no training case could give: quiet" in capsys.readouterr().out
-    assert json.loads(Path("head/retrofit.json").read_text())["views"]["kinds"] == ["flip"]
+    stated = json.loads(Path("head/retrofit.json").read_text())["views"]
+    assert stated["kinds"] == ["flip"]
+    assert stated["patch_sides"] == [0.1, 0.3]
