@@ -135,8 +135,8 @@ def resample(
         found = _interpolated(maps, level, size, resampling, target)
         if found is not None:
             return found
-    # As products with matrices, whose gradients are the same bits on any device. From the last axis on: the early
-    # products are small, and the first two need no copy.
+    # As products with matrices: the gradient of torch's interpolation is summed in any order on a GPU. From the last
+    # axis on: the early products are small, and the first two need no copy.
     for axis in reversed(range(maps.ndim - 2)):
         cells, pixels = maps.shape[2 + axis], size[axis]
         here, there = (level.stride[axis], level.offset[axis]), (target.stride[axis], target.offset[axis])

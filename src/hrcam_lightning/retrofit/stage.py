@@ -135,7 +135,7 @@ class RetrofitStage(Callback):
         return {
             "kinds": [kind for kind in rule.kinds if kind in seen],
             "cases": min(rule.cases, cases),
-            "draws_per_case": rule.draws,
+            "draws_per_case_and_sort": rule.draws,
             "pixels_per_draw": rule.pixels,
             "patch_sides": list(rule.sides),
             "seed": rule.seed,
