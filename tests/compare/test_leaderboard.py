@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
-from hrcam_lightning.callbacks.report import MODEL_COLUMNS, write_cases
+from hrcam_lightning.callbacks.report import write_cases
 from hrcam_lightning.compare.leaderboard import Row, clear_winner, leaderboard, ordered
 from hrcam_lightning.compare.schema import Comparison
 from hrcam_lightning.compare.scores import read_run
 from hrcam_lightning.compare.table import write_leaderboard
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.metrics import Estimate, wilson
+from hrcam_lightning.metrics import CaseScores, Estimate, wilson
 from hrcam_lightning.metrics.paired import permutation_p, permutation_ps
+from hrcam_lightning.metrics.scores import case_number
 from tests.command_line import rows_of
 from tests.compare.tables import run_of, write_run
 
@@ -174,6 +176,39 @@ def test_floors_are_one_row_and_figures_without_cases_have_a_spread() -> None:
     assert "lroc" not in rows["theirs"].figures
 
 
+def test_each_training_keeps_its_figures(tmp_path: Path) -> None:
+    """What the test told comes first; of a score that it told nothing of, the mean over the cases that have it."""
+
+    def run(values: list[float], aupro: float) -> Run:
+        maps = {"model": {"pixel_ap": values, "dice": [NAN, NAN]}, "gradcam": {"pixel_ap": [0.2, 0.4]}}
+        return run_of([1, 1], [0.9, 0.9], None, maps, {"auroc": NAN, "aupro": aupro})
+
+    runs = {"ours": {3: run([0.25, 0.75], 0.5), 11: run([NAN, 0.5], 0.25)}}
+    rows = leaderboard(runs, "ours", resamples=20)
+    first, second = rows[0].trainings[3], rows[0].trainings[11]
+    assert first == pytest.approx({"auroc": NAN, "aupro": 0.5, "pixel_ap": 0.5}, nan_ok=True)
+    assert second == pytest.approx({"auroc": NAN, "aupro": 0.25, "pixel_ap": 0.5}, nan_ok=True)
+    assert rows[1].trainings[3] == pytest.approx({"pixel_ap": 0.3})
+    comparison = Comparison("x", "ours", (3, 11), (), (), None, "pixel_ap", ("auroc", "pixel_ap", "aupro"))
+    write_leaderboard(tmp_path, rows, comparison, "x on y")
+    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "Each training, pixel_ap / aupro:" in text  # auroc is nowhere defined
+    assert "| ours | 0.500 / 0.500 | 0.500 / 0.250 |" in text
+    assert "| ours/gradcam | 0.300 / - | 0.300 / - |" in text
+    table = rows_of(tmp_path / "trainings.csv")
+    assert [(row["row"], row["kind"], row["seed"]) for row in table] == [
+        (name, kind, seed) for name, kind in (("ours", "model"), ("ours/gradcam", "explainer")) for seed in ("3", "11")
+    ]
+    assert (table[1]["auroc"], table[1]["aupro"], table[1]["pixel_ap"]) == ("", "0.25", "0.5")
+
+
+def test_a_table_of_trainings_needs_several(tmp_path: Path) -> None:
+    rows = leaderboard({"ours": {0: run_of([0, 1], [0.1, 0.9])}}, "ours", resamples=20)
+    write_leaderboard(tmp_path, rows, Comparison("x", "ours", (0,), (), (), None, "auroc", ("auroc",)), "x on y")
+    assert "Each training" not in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert [row["seed"] for row in rows_of(tmp_path / "trainings.csv")] == ["0"]
+
+
 def test_a_floor_that_the_reference_lacks_is_of_the_first_that_has_it() -> None:
     def run(**floors: float) -> Run:
         maps = {"model": 0.5, "random": 0.1} | floors
@@ -261,9 +296,35 @@ def test_ten_thousand_cases_of_ten_explainers(tmp_path: Path, record_property: o
     assert row.estimates["dice"].high - masked.mean() == pytest.approx(half, rel=0.15)
 
 
+def test_relevance_on_a_cue_is_compared_case_by_case(tmp_path: Path) -> None:
+    """From the maps to the leaderboard: an interval and a p, as other scores of a case have."""
+    runs: dict[str, dict[int, Run]] = {}
+    for name, hot in {"ours": 2, "theirs": 4}.items():
+        maps = torch.zeros(4, 1, 6, 6)
+        maps[:, 0, 0, :hot] = 1.0
+        cues = torch.zeros(4, 6, 6, dtype=torch.bool)
+        cues[1, 0, 0] = cues[2, 0, :2] = True  # cases 0 and 3 have no cue
+        metric, labels = CaseScores(), torch.tensor([[1], [0], [0], [0]])
+        metric.update(list("abcd"), labels, labels * 0.5, maps, torch.zeros(4, 1, 6, 6, dtype=torch.bool), cues=cues)
+        table = metric.compute()
+        folder = tmp_path / name
+        folder.mkdir()
+        by_number = {case_number(case): case for case in "abcd"}
+        called = np.zeros((4, 1))
+        write_cases(folder / "cases.csv", {"model": table}, ["x"], by_number, called, dict.fromkeys(by_number, ""))
+        (folder / "metrics.json").write_text("{}")
+        runs[name] = {0: read_run(folder)}
+    assert [row["cue/relevance_mass"] for row in rows_of(tmp_path / "ours/cases.csv")] == ["", "0.5", "1", ""]
+    row = next(row for row in leaderboard(runs, "ours", resamples=50) if row.name == "theirs")
+    assert row.estimates["cue/relevance_mass"].value == pytest.approx((0.25 + 0.5) / 2)
+    gap = row.differences["cue/relevance_mass"]
+    assert gap.value == pytest.approx(-0.375)
+    assert gap.p == pytest.approx(1 / 2)  # of two subjects, both lower: 2 of 4 ways to swap
+
+
 def test_a_test_names_the_subject_where_that_is_not_the_case(tmp_path: Path) -> None:
-    columns = {name: np.array([[1.0], [0.5]]) for name in MODEL_COLUMNS}
-    table = SimpleNamespace(case=np.array([7, 3]), **columns)
+    columns = {name: np.array([[1.0], [0.5]]) for name in ("label", "probability", "peak", "peak_distance")}
+    table = SimpleNamespace(case=np.array([7, 3]), compared=dict, **columns)
     names, called = {3: "a", 7: "b"}, np.ones((2, 1))
     write_cases(tmp_path / "cases.csv", {"model": table}, ["x"], names, called, {3: "p", 7: ""})  # type: ignore[dict-item]
     assert [(row["case"], row["subject"]) for row in rows_of(tmp_path / "cases.csv")] == [("a", "p"), ("b", "b")]

@@ -20,7 +20,7 @@ from hrcam_lightning.compare.scores import read_run
 from hrcam_lightning.compare.table import write_leaderboard
 from hrcam_lightning.files import write_csv
 from hrcam_lightning.report import comparison
-from hrcam_lightning.report.board import read_rows
+from hrcam_lightning.report.board import board_sections, read_rows
 from hrcam_lightning.report.page import write_page
 from tests.command_line import error_of, rows_of
 
@@ -87,13 +87,43 @@ def test_finished_experiments_stand_side_by_side(
         assert case.facts["theirs"] == f"{case.outcome}, P {case.probabilities['lesion']:.2f}"
         assert case.levels == {}
     assert [section.anchor for section in kept["sections"]] == [
-        "what", "leaderboard", "differences", "curves", "calibration", "costs",
+        "what", "leaderboard", "trainings", "differences", "curves", "calibration", "costs",
     ]  # fmt: skip
     value = next(row for row in rows_of(board / "leaderboard.csv") if row["row"] == "theirs")["pixel_ap"]
     for text in (f"{float(value):.3f}", "ours (2 seeds), theirs (2 seeds)", "1.25", "random", "grad &lt;b&gt;"):
         assert text in page
     for name in EXPERIMENTS:  # in curves and in calibration
         assert page.count(f'"name":"{name}"') >= 2
+
+
+def test_maps_are_of_the_seed_that_is_asked_for(
+    board: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(comparison, "write_page", lambda *args: kept.append(args) or write_page(*args))
+    _spoil(board / "theirs/seed_10")  # twice, so that its threshold tells it from that of seed 0
+    _spoil(board / "theirs/seed_10")
+    main(["report", "mine", "--seed", "10"])
+    browser: Browser = kept[0][4]
+    assert [one.name for one in browser.maps] == ["theirs"]  # ours has no such training
+    own = torch.load(board / "ours/seed_0/best.ckpt", weights_only=True)["state_dict"]["thresholds"].item()
+    threshold = browser.maps[0].threshold
+    assert isinstance(threshold, dict)
+    assert threshold["lesion"] == pytest.approx(own + 2)
+    assert "are those of theirs, seed 10." in kept[0][2]
+    main(["report", "mine", "--seed", "1"])
+    assert [one.name for one in kept[1][4].maps] == ["ours"]
+    error = error_of(capsys, monkeypatch, "report", "mine", "--seed", "7")
+    assert "--seed is 7, but what is finished in mine/tiny has the seeds 0, 1, 10: give one of them" in error
+    error = error_of(capsys, monkeypatch, "report", "mine/tiny/ours/seed_0", "--seed", "1")
+    assert "--seed is of a comparison" in error
+
+
+def test_a_board_of_an_earlier_version_has_no_trainings(board: Path) -> None:
+    rows = read_rows(board / "leaderboard.csv")
+    assert "trainings" in [section.anchor for section in board_sections(board, rows, "ours")]
+    (board / "trainings.csv").unlink()
+    assert [section.anchor for section in board_sections(board, rows, "ours")] == ["leaderboard", "differences"]
 
 
 def test_only_what_is_finished_and_of_the_same_cases_is_shown(board: Path) -> None:

@@ -21,6 +21,7 @@ from hrcam_lightning.report.plots import (
     plots_html,
     scripts,
     styles_of,
+    training_figure,
 )
 
 NAN = math.nan
@@ -69,6 +70,17 @@ def test_differences_stand_in_the_order_of_their_rows() -> None:
     (marks,) = difference_figure("pixel_ap", "ours", gaps).data
     assert (list(marks.y), list(marks.x)) == (["second", "first"], [-0.5, 0.5])  # from below
     assert (list(marks.error_x.array), list(marks.error_x.arrayminus)) == ([0, 0.125], [0, 0.25])
+
+
+def test_every_training_is_a_mark_of_its_seed() -> None:
+    values = {"first": {"0": 0.25, "10": 0.5}, "second": {"2": 0.75, "0": 1.0}}
+    figure = training_figure("pixel_ap", values)
+    marks = {one.name: (list(one.y), list(one.x)) for one in figure.data}
+    assert list(marks) == ["seed 0", "seed 2", "seed 10"]
+    assert marks["seed 0"] == (["second", "first"], [1.0, 0.25])  # from below
+    assert marks["seed 2"] == (["second"], [0.75])
+    assert marks["seed 10"] == (["first"], [0.5])
+    assert list(figure.layout.yaxis.categoryarray) == ["second", "first"]
 
 
 def test_a_histogram_holds_probabilities_of_0_and_of_1() -> None:

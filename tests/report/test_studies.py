@@ -67,11 +67,20 @@ def test_studies_have_a_page_of_tables_and_pictures(board: Path, capsys: pytest.
     assert 'id="cases"' not in page
 
 
+def test_each_training_of_a_study_is_drawn(board: Path) -> None:
+    main(["report", "runs/compare/mine"])
+    page = (board / "report.html").read_text(encoding="utf-8")
+    for metric in ("auroc", "accuracy"):
+        assert f'data-figure="plot-training-{metric}"' in page
+    assert '"name":"seed 10"' in page
+
+
 def test_what_cannot_be_shown_of_studies_is_said(
     board: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = error_of(capsys, monkeypatch, "report", str(board), "--cases", "3")
-    assert "--cases is of cases with maps, but runs/compare/mine/demo compares studies, which have none" in error
+    assert "--cases is of maps, but runs/compare/mine/demo compares studies, which have none" in error
+    assert "--seed is of maps" in error_of(capsys, monkeypatch, "report", str(board), "--seed", "2")
     (board / "own/seed_2/filtered_retrain/scores.png").unlink()
     assert "scores.png" in error_of(capsys, monkeypatch, "report", str(board))
     for path in board.rglob("job.json"):

@@ -26,8 +26,8 @@ Results = dict[str, dict[str, "Estimate"]]
 """Estimates by explainer and metric; the model's own come first, under ``model``."""
 
 DRIFT = "displacement_px"
-SCORE_COLUMNS = ("pointing", "pixel_ap", "relevance_mass", "relevance_rank", "dice", "iou", "iobb", "peak_distance")
-MODEL_COLUMNS = ("label", "probability", "peak", *SCORE_COLUMNS)
+OUTPUTS = ("label", "probability", "peak")
+"""Columns of the network, not of a map."""
 KNOWN_COLUMNS = ("size_mm", "volume_mm3", "contrast", "cnr", "dprime")
 KINDS = {"exact": "exact", "upper_bound": "upper\nbound", "known_exactly": "told\nplaces"}
 SHOWN = ("auroc", "accuracy", "pointing", "pixel_ap", "normal/false_activation")
@@ -126,11 +126,13 @@ def write_cases(
         for number, value in zip(tables[MODEL].case, called[:, k], strict=True):
             rows[int(number)][columns[-1]] = _plain(value)
     for explainer, table in tables.items():
-        for score in MODEL_COLUMNS if explainer == MODEL else SCORE_COLUMNS:
+        scores = {name: getattr(table, name) for name in OUTPUTS} if explainer == MODEL else {}
+        scores |= {**table.compared(), "peak_distance": table.peak_distance}
+        for score, values in scores.items():
             for k, class_name in enumerate(classes):
                 parts = [explainer] * (explainer != MODEL) + [score] + [class_name] * (len(classes) > 1)
                 columns.append("/".join(parts))
-                for number, value in zip(table.case, getattr(table, score)[:, k], strict=True):
+                for number, value in zip(table.case, values[:, k], strict=True):
                     rows[int(number)][columns[-1]] = _plain(value)
     write_csv(path, sorted(rows.values(), key=lambda row: str(row["case"])), columns)
 

@@ -22,7 +22,7 @@ from hrcam_lightning.compare.runner import alone, run_here
 from hrcam_lightning.compare.schema import read_comparison
 from hrcam_lightning.compare.scores import read_run
 from hrcam_lightning.compare.studies import read_study
-from hrcam_lightning.compare.table import COSTS, leaderboard_table, write_costs, write_leaderboard
+from hrcam_lightning.compare.table import COSTS, TRAININGS, leaderboard_table, write_costs, write_leaderboard
 from hrcam_lightning.compare.twins import find_twin
 from hrcam_lightning.words import WordParser
 
@@ -189,7 +189,7 @@ def _conclude(plan: Plan, comparison: Comparison, data: DataSet, folder: Path, c
     for row in rows:
         if row.reason:
             console.print(f"{row.name}: {row.reason}", markup=False)
-    console.print(f"Files: {folder}/leaderboard.csv, {folder}/leaderboard.md and {folder}/{COSTS}")
+    console.print(f"Files: leaderboard.csv, leaderboard.md, {TRAININGS} and {COSTS} in {folder}")
 
 
 def _record_of(job: Job) -> Record:

@@ -37,6 +37,7 @@ class Row:
         estimates: Scores with intervals over cases and trainings.
         differences: To the reference, with p where the score is a mean over cases.
         figures: Other figures: mean over trainings and standard deviation, NaN of a single one.
+        trainings: All figures of each training, by seed; NaN where undefined.
         efficiency: Share of the ceiling, mean over trainings.
         parameters: Of the network.
         reason: What is not there, and why.
@@ -49,6 +50,7 @@ class Row:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     differences: dict[str, Estimate] = field(default_factory=dict)
     figures: dict[str, tuple[float, float]] = field(default_factory=dict)
+    trainings: dict[int, dict[str, float]] = field(default_factory=dict)
     efficiency: dict[str, float] = field(default_factory=dict)
     parameters: int | None = None
     reason: str = ""
@@ -112,8 +114,9 @@ def leaderboard(
                 for metric in mine
                 if metric in other
             }
-        figures = _figures(entry, estimates)
-        rows.append(Row(name, kind, seeds, len(first.cases), estimates, differences, figures, _efficiency(entry)))
+        figures, trainings = _figures(entry, estimates), _trainings(entry)
+        shares = _efficiency(entry)
+        rows.append(Row(name, kind, seeds, len(first.cases), estimates, differences, figures, trainings, shares))
     rows = _with_p(rows, entries, reference, common, permutations)
     ceiling = {metric: (value, math.nan) for metric, value in first.ceiling.items() if not math.isnan(value)}
     if ceiling:
@@ -144,6 +147,16 @@ def _figures(entry: Entry, estimates: Mapping[str, Estimate]) -> dict[str, tuple
         if metric in estimates or any(math.isnan(value) for value in values):
             continue
         found[metric] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return found
+
+
+def _trainings(entry: Entry) -> dict[int, dict[str, float]]:
+    """What a mean over trainings hides: the figures that the test told, and means of scores of which it told none."""
+    found = {}
+    for seed, run in entry.runs.items():
+        told = run.figures.get(entry.explainer, {})
+        missing = [name for name, of in entry.counts.items() if name not in told and of[seed].any()]
+        found[seed] = told | {name: float(_share(entry, name, seed).sum()) for name in missing}
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hrcam_lightning.callbacks.explainers import MODEL
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.metrics.table import COMPARED
+from hrcam_lightning.metrics.table import COMPARED, CUE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +94,9 @@ def _read(folder: Path) -> Run:
         label=column("label"),
         probability=column("probability"),
         scores={
-            one: {name: column(f"{prefix}{name}") for name in COMPARED if f"{prefix}{name}{endings[0]}" in by_name}
+            one: {
+                name: column(f"{prefix}{name}") for name in (*COMPARED, CUE) if f"{prefix}{name}{endings[0]}" in by_name
+            }
             for one, prefix in prefixes.items()
         },
         figures=figures,

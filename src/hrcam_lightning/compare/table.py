@@ -1,4 +1,4 @@
-"""The leaderboard as files: ``leaderboard.csv`` with all figures, ``leaderboard.md`` with a few, ``costs.csv``."""
+"""The leaderboard as files: ``.csv`` with all figures, ``.md`` with a few, ``trainings.csv`` and ``costs.csv``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from hrcam_lightning.compare.leaderboard import clear_winner
 from hrcam_lightning.files import replacing, write_csv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hrcam_lightning.compare.leaderboard import Row
     from hrcam_lightning.compare.plan import Job, Record
     from hrcam_lightning.compare.schema import Comparison
 
-LEADERBOARD, COSTS = "leaderboard", "costs.csv"
+LEADERBOARD, TRAININGS, COSTS = "leaderboard", "trainings.csv", "costs.csv"
 
 
 def write_leaderboard(folder: Path, rows: Sequence[Row], comparison: Comparison, title: str) -> None:
-    """Write both files of a set. Nothing in them depends on how long anything took."""
+    """Write the files of a set. Nothing in them depends on how long anything took."""
     _write_csv(folder / f"{LEADERBOARD}.csv", rows, comparison.reference)
+    _write_trainings(folder / TRAININGS, rows)
     header, cells = _cells(rows, comparison)
     about = (
         "Mean over trainings [95 % interval over cases and trainings], or ± standard deviation over trainings. Sorted "
@@ -37,6 +38,7 @@ def write_leaderboard(folder: Path, rows: Sequence[Row], comparison: Comparison,
         "",
         *(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells)),
     ]
+    lines += _each_training(rows, _shown(rows, comparison))
     missing = [f"- {row.name}: {row.reason}" for row in rows if row.reason]
     lines += ["", "Not finished:", "", *missing] if missing else []
     with replacing(folder / f"{LEADERBOARD}.md") as part:
@@ -105,6 +107,34 @@ def _write_csv(path: Path, rows: Sequence[Row], reference: str) -> None:
     columns = list(dict.fromkeys(name for cells in table for name in cells))
     last = ["parameters", "reason"]
     write_csv(path, table, [*(name for name in columns if name not in last), *last])
+
+
+def _write_trainings(path: Path, rows: Sequence[Row]) -> None:
+    """All figures of every training by itself."""
+    table: list[dict[str, Any]] = [
+        {"row": row.name, "kind": row.kind, "seed": seed} | {name: _number(value) for name, value in figures.items()}
+        for row in rows
+        for seed, figures in row.trainings.items()
+    ]
+    write_csv(path, table, list(dict.fromkeys(name for cells in table for name in cells)) or ["row", "kind", "seed"])
+
+
+def _each_training(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
+    """A table of maps by seeds: a mean hides the training that failed. None where there is one training of each."""
+    trained = [row for row in rows if row.kind in ("model", "explainer")]
+    seeds = sorted({seed for row in trained for seed in row.trainings})
+    if len(seeds) < 2:
+        return []
+    table = [["map", *(f"seed {seed}" for seed in seeds)], ["---"] * (1 + len(seeds))]
+    for row in trained:
+        cells = [_of_training(row.trainings[seed], shown) if seed in row.trainings else "" for seed in seeds]
+        table.append([row.name, *cells])
+    return ["", f"Each training, {' / '.join(shown)}:", "", *(f"| {' | '.join(cells)} |" for cells in table)]
+
+
+def _of_training(figures: Mapping[str, float], shown: Sequence[str]) -> str:
+    values = [figures.get(name, math.nan) for name in shown]
+    return " / ".join("-" if math.isnan(value) else f"{value:.3f}" for value in values)
 
 
 def _shown(rows: Sequence[Row], comparison: Comparison) -> list[str]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 NO_MASK = "no positive case has a mask"
 COMPARED = ("pointing", "pixel_ap", "relevance_mass", "relevance_rank", "dice", "iou", "iobb")
+"""Scores that each case with a mask has, so that two maps are compared case by case."""
+CUE = "cue/relevance_mass"
+"""The same of cases with a spurious cue, where there are any."""
 
 
 @dataclass  # not frozen: torchmetrics walks through what compute returns
@@ -179,11 +182,16 @@ class ScoreTable:
             raise ValueError(f"the tables hold {len(self.case)} and {len(other.case)} cases, and not the same")
         if broken := max(self._broken(), other._broken()):
             because = undefined(len(self.case), f"{broken} of {len(self.case)} cases have maps with NaN or infinity")
-            return dict.fromkeys(COMPARED, because)
+            return dict.fromkeys(self.compared(), because)
         return {
-            name: paired_difference(getattr(self, name), getattr(other, name), self.subject, resamples)
-            for name in COMPARED
+            name: paired_difference(own, others, self.subject, resamples)
+            for (name, own), others in zip(self.compared().items(), other.compared().values(), strict=True)
         }
+
+    def compared(self) -> dict[str, Floats]:
+        """Scores by which maps are compared case by case, (n, K) each: `COMPARED`, and `CUE` where a case has one."""
+        found: dict[str, Floats] = {name: getattr(self, name) for name in COMPARED}
+        return found | ({CUE: self.cue_mass} if np.isfinite(self.cue_mass).any() else {})
 
     def found(self, thresholds: Sequence[float] | None) -> Floats:
         """Whether each lesion's peak reaches its class's threshold, (m,); NaN without a threshold."""
@@ -204,15 +212,12 @@ class ScoreTable:
         columns = {
             "pointing": self.pointing,
             f"pointing@{self.tolerance:g}px": near,
-            **{name: getattr(self, name) for name in COMPARED[1:]},
+            **{name: values for name, values in self.compared().items() if name != "pointing"},
         }
         masks = bool(np.isfinite(self.pointing).any())
-        found = {
+        return {
             name: self._mean(values, NO_THRESHOLD if masks else NO_MASK, resamples) for name, values in columns.items()
         }
-        if np.isfinite(self.cue_mass).any():
-            found["cue/relevance_mass"] = self._mean(self.cue_mass, NO_MASK, resamples)
-        return found
 
     def _false_activation(
         self, thresholds: Sequence[float] | None, normal_class: int | None, resamples: int

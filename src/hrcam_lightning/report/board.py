@@ -6,11 +6,11 @@ import csv
 import math
 from typing import TYPE_CHECKING
 
-from hrcam_lightning.compare.table import COSTS
+from hrcam_lightning.compare.table import COSTS, TRAININGS
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.metrics import Estimate
 from hrcam_lightning.report.page import Section
-from hrcam_lightning.report.plots import difference_figure, plots_html
+from hrcam_lightning.report.plots import difference_figure, plots_html, training_figure
 from hrcam_lightning.report.tables import MAIN, Cell, folded, paragraph, table_html
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ DIFFERENCES = (
     "On the same cases and seeds, with 95 % intervals over cases and trainings; p, where there is one, by "
     "permutation over subjects, of these trainings, and not corrected for the number of rows."
 )
+EACH = ("auroc", "accuracy", "pointing", "pixel_ap")
+"""Figures that are drawn of every training."""
+EACH_NOTE = "A mean hides the training that failed. trainings.csv beside the leaderboard has all figures of each."
 COST_NOTE = (
     "Minutes of training and test; map_over_backbone is the time of logits and maps over that of the backbone alone."
 )
@@ -68,11 +71,20 @@ def differences_of(row: Row) -> dict[str, Estimate]:
     return found
 
 
-def board_sections(rows: Sequence[Row], reference: str) -> list[Section]:
-    """The leaderboard and, if there is a reference, the differences to it."""
+def board_sections(folder: Path, rows: Sequence[Row], reference: str) -> list[Section]:
+    """The leaderboard, each training of several and, if there is a reference, the differences to it.
+
+    Args:
+        folder: Of the set.
+        rows: Of its leaderboard.
+        reference: The experiment that the others are compared with; empty if there is none.
+    """
     missing = "".join(paragraph(f"{row['row']}: {row['reason']}") for row in rows if row.get("reason"))
     board = board_html(rows) + missing + paragraph(BOARD) + folded("All figures", whole_board_html(rows))
     sections = [Section("Leaderboard", board, "leaderboard")]
+    path = folder / TRAININGS
+    if each := _trainings_html(read_rows(path) if path.is_file() else []):  # an earlier version did not write it
+        sections.append(Section("Trainings", each, "trainings"))
     if reference and any(differences_of(row) for row in rows):
         sections.append(Section("Differences", _differences_html(rows, reference), "differences"))
     return sections
@@ -83,6 +95,22 @@ def costs_section(folder: Path) -> Section:
     rows = read_rows(folder / COSTS)
     cells: list[Cells] = [list(row.values()) for row in rows]
     return Section("Costs", table_html([*rows[0]] if rows else ["experiment"], cells) + paragraph(COST_NOTE), "costs")
+
+
+def _trainings_html(rows: Sequence[Row]) -> str:
+    """Figures of each training, where there are several."""
+    trained = [row for row in rows if row["kind"] in ("model", "explainer")]
+    if len({row["seed"] for row in trained}) < 2:
+        return ""
+    figures = {}
+    for metric in EACH:
+        values: dict[str, dict[str, float]] = {}
+        for row in trained:
+            if row.get(metric):
+                values.setdefault(row["row"], {})[row["seed"]] = float(row[metric])
+        if values:
+            figures[f"plot-training-{metric}"] = training_figure(metric, values)
+    return plots_html(figures) + paragraph(EACH_NOTE)
 
 
 def _differences_html(rows: Sequence[Row], reference: str) -> str:

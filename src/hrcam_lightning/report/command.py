@@ -65,11 +65,13 @@ def _pages(folder: Path, arguments: argparse.Namespace, more: list[str], build: 
     """
     out, limit = arguments.out, arguments.cases
     if (folder / "config.yaml").is_file():
+        _refuse_seed(arguments)
         words = ["--ckpt_path", arguments.ckpt_path or "best", *more]
         return [(out or folder / PAGE, lambda page: write_run(folder, page, limit, words, build))]
     if more or arguments.ckpt_path:
         raise InputError(f"{(more or ['--ckpt_path'])[0]} is of a run, but {folder} is none: leave it out")
     if (folder / PREDICTIONS).is_file():
+        _refuse_seed(arguments)
         return [(out or folder / PAGE, lambda page: write_predictions(folder, page, limit))]
     sets = sets_of(folder)
     if not sets:
@@ -79,15 +81,21 @@ def _pages(folder: Path, arguments: argparse.Namespace, more: list[str], build: 
         )
     if out and len(sets) > 1:
         raise InputError(f"{folder} holds {len(sets)} sets, a page each: give one of them with --out, as {sets[0]}")
-    return [(out or one / PAGE, partial(_comparison, one, limit, build)) for one in sets]
+    return [(out or one / PAGE, partial(_comparison, one, arguments, build)) for one in sets]
 
 
-def _comparison(folder: Path, limit: int | None, build: Build, page: Path) -> tuple[int, str]:
+def _refuse_seed(arguments: argparse.Namespace) -> None:
+    if arguments.seed is not None:
+        raise InputError(f"--seed is of a comparison, but {arguments.folder} is none: leave it out")
+
+
+def _comparison(folder: Path, arguments: argparse.Namespace, build: Build, page: Path) -> tuple[int, str]:
     studies = studies_of(folder)
     if not studies:
-        return write_comparison(folder, page, limit, build)
-    if limit is not None:
-        raise InputError(f"--cases is of cases with maps, but {folder} compares studies, which have none: leave it out")
+        return write_comparison(folder, page, arguments.cases, build, arguments.seed)
+    for option, value in (("--cases", arguments.cases), ("--seed", arguments.seed)):
+        if value is not None:
+            raise InputError(f"{option} is of maps, but {folder} compares studies, which have none: leave it out")
     return write_studies(folder, studies, page)
 
 
@@ -99,6 +107,10 @@ def _parser() -> WordParser:
     parser.add_argument(
         "--cases", type=_count, metavar="N",
         help="how many cases can be browsed; if not given as many as make a page of some 10 MB, 400 at most",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, metavar="N",
+        help="of a comparison: the training of each experiment whose maps are shown; the first if not given",
     )  # fmt: skip
     parser.add_argument(
         "--ckpt_path",

@@ -47,7 +47,9 @@ def sets_of(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{LEADERBOARD}"))
 
 
-def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -> tuple[int, str]:
+def write_comparison(
+    folder: Path, out: Path, limit: int | None, build: Build, seed: int | None = None
+) -> tuple[int, str]:
     """Write the page of a comparison on one set.
 
     Args:
@@ -55,36 +57,39 @@ def write_comparison(folder: Path, out: Path, limit: int | None, build: Build) -
         out: The page.
         limit: How many cases it shows; None for as many as make a page of some 10 MB.
         build: From the words of a command to what it comes to.
+        seed: Of the trainings whose maps and calibration are shown; None for the first of each experiment.
 
     Returns:
         Its size in bytes, and a sentence about the cases that it shows.
 
     Raises:
-        InputError: If nothing is finished, or something that a run was made of is not there any more.
+        InputError: If nothing is finished, or nothing of this seed, or something that a run was made of is not there
+            any more.
     """
     rows = read_rows(folder / LEADERBOARD)
     trainings = finished(folder, rows)
     if not trainings:
         raise InputError(f"{folder}: no experiment is finished, so there is nothing to report; run hrcam compare again")
     reference = reference_of(rows)
-    home = reference if reference in trainings else next(iter(trainings))
-    trainings = {home: trainings[home]} | trainings  # so that it has the first colour in every figure
-    firsts = {name: _first(runs) for name, runs in trainings.items()}
-    order = order_of(outcomes_of(firsts[home]))
+    chosen = _chosen(folder, trainings, seed)
+    home = reference if reference in chosen else next(iter(chosen))
+    chosen = {home: chosen[home]} | chosen  # so that it has the first colour in every figure
+    trainings = {home: trainings[home]} | trainings
+    order = order_of(outcomes_of(chosen[home]))
     builts: dict[str, Built] = {}
     made: dict[str, MapCollector] = {}
-    for name, tested in firsts.items():
+    for name, tested in chosen.items():
         builts[name] = build(test_words(tested.folder, "--ckpt_path", "best"))
         count = limit if name == home else len(made[home].seen)
-        made[name] = collect(tested, builts[name], order, count, len(firsts) - 1)
+        made[name] = collect(tested, builts[name], order, count, len(chosen) - 1)
     classes = builts[home].task.classes
     assert classes is not None
-    browser, about = _browser(firsts, made, classes, home)
+    browser, about = _browser(chosen, made, classes, home)
     sections = [
-        Section("What was compared", _what(folder, firsts, trainings, builts[home], reference), "what"),
-        *board_sections(rows, reference),
-        curves_section(joined_curves(trainings, home), firsts[home].floors, CURVES),
-        calibration_section({name: tested.scores for name, tested in firsts.items()}, classes),
+        Section("What was compared", _what(folder, chosen, trainings, builts[home], reference), "what"),
+        *board_sections(folder, rows, reference),
+        curves_section(joined_curves(trainings, home), chosen[home].floors, CURVES),
+        calibration_section({name: tested.scores for name, tested in chosen.items()}, classes),
         costs_section(folder),
     ]
     title = f"{folder.resolve().parent.name} on {folder.resolve().name}"
@@ -113,6 +118,17 @@ def finished(folder: Path, rows: Sequence[Row]) -> Trainings:
             if tested.scores.cases == cases:
                 found.setdefault(name, {})[seed] = tested
     return found
+
+
+def _chosen(folder: Path, trainings: Trainings, seed: int | None) -> dict[str, Evaluation]:
+    """Of each experiment the training of this seed, if it has one, or its first."""
+    if seed is None:
+        return {name: _first(runs) for name, runs in trainings.items()}
+    chosen = {name: runs[seed] for name, runs in trainings.items() if seed in runs}
+    if not chosen:
+        seeds = ", ".join(map(str, sorted({one for runs in trainings.values() for one in runs})))
+        raise InputError(f"--seed is {seed}, but what is finished in {folder} has the seeds {seeds}: give one of them")
+    return chosen
 
 
 def _first(runs: Mapping[int, Evaluation]) -> Evaluation:
@@ -148,12 +164,12 @@ def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
 
 
 def _browser(
-    firsts: Mapping[str, Evaluation], made: Mapping[str, MapCollector], classes: Sequence[str], home: str
+    chosen: Mapping[str, Evaluation], made: Mapping[str, MapCollector], classes: Sequence[str], home: str
 ) -> tuple[Browser, str]:
     """The cases with the maps of all experiments, where they are on one grid."""
     own = made[home].seen
     spacings = {case: one.spacing for case, one in own.items()}
-    facts = {name: case_facts(tested, classes, spacings) for name, tested in firsts.items()}
+    facts = {name: case_facts(tested, classes, spacings) for name, tested in chosen.items()}
     shapes = {case: one.image.shape for case, one in own.items()}
     fits = [
         name
@@ -180,9 +196,9 @@ def _browser(
                 affine=seen.affine,
             )
         )
-    kinds = [kind_of(firsts[name].maps[0], name, classes, made[name].thresholds) for name in fits]
-    about = shown_sentence(firsts[home], [one.outcome for one in cases])
-    about += f" Outcomes, and the probabilities in the list, are those of {home}, seed {_seed(firsts[home])}."
+    kinds = [kind_of(chosen[name].maps[0], name, classes, made[name].thresholds) for name in fits]
+    about = shown_sentence(chosen[home], [one.outcome for one in cases])
+    about += f" Outcomes, and the probabilities in the list, are those of {home}, seed {_seed(chosen[home])}."
     left = [name for name in made if name not in fits]
     if left:
         about += f" The maps of {', '.join(left)} are on another grid, or hold NaN, and are not shown."
@@ -200,18 +216,18 @@ def _seed(tested: Evaluation) -> str:
     return tested.folder.name.removeprefix("seed_")
 
 
-def _what(folder: Path, firsts: Mapping[str, Evaluation], trainings: Trainings, built: Built, reference: str) -> str:
+def _what(folder: Path, chosen: Mapping[str, Evaluation], trainings: Trainings, built: Built, reference: str) -> str:
     facts = {
         "folder": str(folder),
-        **data_facts(next(iter(firsts.values())), built),
+        **data_facts(next(iter(chosen.values())), built),
         "reference": reference,
         "experiments": ", ".join(f"{name} ({_count(len(runs))})" for name, runs in trainings.items()),
-        "maps and calibration": "of the first seed of each experiment that is finished",
+        "maps and calibration": ", ".join(f"{name}: seed {_seed(tested)}" for name, tested in chosen.items()),
         "this page": VERSIONS,
     }
     configs = "".join(
         folded(f"{name}, seed {_seed(tested)}: config.yaml", yaml_html(tested.config))
-        for name, tested in firsts.items()
+        for name, tested in chosen.items()
     )
     return facts_html(facts) + configs
 

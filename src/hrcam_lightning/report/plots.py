@@ -182,6 +182,31 @@ def difference_figure(metric: str, reference: str, differences: Mapping[str, Est
     return figure
 
 
+def training_figure(metric: str, values: Mapping[str, Mapping[str, float]]) -> go.Figure:
+    """Every training by itself, a row an experiment, a colour and a symbol a seed.
+
+    Args:
+        metric: What is drawn.
+        values: By row and seed.
+    """
+    names = list(values)[::-1]  # the first row on top
+    seeds = sorted({seed for of in values.values() for seed in of}, key=int)
+    figure = _figure(f"{metric} of each training", metric, "")
+    for seed, style in styles_of(seeds, ()).items():
+        rows = [name for name in names if seed in values[name]]
+        figure.add_scatter(
+            x=[values[name][seed] for name in rows],
+            y=rows,
+            name=f"seed {seed}",
+            mode="markers",
+            marker={"color": style["color"], "symbol": style["symbol"], "size": 9, "opacity": 0.8},
+            hovertemplate="%{x:.3f}<extra>%{y}, %{fullData.name}</extra>",
+        )
+    figure.update_yaxes(range=None, autorange=True, automargin=True, categoryorder="array", categoryarray=names)
+    figure.update_layout(height=160 + 26 * len(names))
+    return figure
+
+
 def _reach(high: float, low: float) -> float:
     return 0.0 if math.isnan(high - low) else max(0.0, high - low)
 

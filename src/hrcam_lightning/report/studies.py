@@ -75,7 +75,7 @@ def write_studies(folder: Path, studies: Mapping[str, Sequence[Path]], out: Path
         ) from error
     sections = [
         Section("What was compared", facts_html(facts), "what"),
-        *board_sections(rows, reference_of(rows)),
+        *board_sections(folder, rows, reference_of(rows)),
         Section("Studies", shown, "studies"),
         costs_section(folder),
     ]
