@@ -100,7 +100,12 @@ def test_maps_are_of_the_seed_that_is_asked_for(
     board: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(comparison, "write_page", lambda *args: kept.append(args) or write_page(*args))
+
+    def keep(*args: Any) -> int:
+        kept.append(args)
+        return write_page(*args)
+
+    monkeypatch.setattr(comparison, "write_page", keep)
     _spoil(board / "theirs/seed_10")  # twice, so that its threshold tells it from that of seed 0
     _spoil(board / "theirs/seed_10")
     main(["report", "mine", "--seed", "10"])
