@@ -1,7 +1,8 @@
 """What a map costs beside the logits alone: ``python benchmarks/map_cost.py [SIZE] [BATCH] [CLASSES] [NETWORK]``.
 
-Same network, same images, same run; the forms take turns, and the median of each is compared. Peak memory is that of
-a fresh process for each form, above what network and images take (Linux only).
+Same network, same images, same run; the forms take turns, and the median of each is compared. Peak memory is the
+median of five fresh processes for each form, above what network and images take (Linux only): by how the allocator lays
+things out it differs by a tenth from one to the next.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROUNDS = 15
+PROCESSES = 5
 
 
 def build(classes: int, network: str) -> LocalizationModel:
@@ -83,7 +85,12 @@ def main(size: int = 224, batch: int = 8, classes: int = 14, network: str = "Con
             form(model, images)
             times[name].append(time.perf_counter() - start)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = {name: pool.apply(peak_megabytes, (name, size, batch, classes, network)) for name in FORMS}
+        peaks = {
+            name: statistics.median(
+                pool.apply(peak_megabytes, (name, size, batch, classes, network)) for _ in range(PROCESSES)
+            )
+            for name in FORMS
+        }
     print(f"{network}, {batch} images of {size} x {size}, {classes} classes, {torch.get_num_threads()} threads")
     print(f"{'':16s} {'ms':>8s} {'time':>7s} {'MB':>8s} {'memory':>7s}")
     time_of, memory_of = statistics.median(times["logits alone"]), peaks["logits alone"]
