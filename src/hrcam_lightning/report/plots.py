@@ -203,7 +203,8 @@ def training_figure(metric: str, values: Mapping[str, Mapping[str, float]]) -> g
             hovertemplate="%{x:.3f}<extra>%{y}, %{fullData.name}</extra>",
         )
     figure.update_yaxes(range=None, autorange=True, automargin=True, categoryorder="array", categoryarray=names)
-    figure.update_layout(height=160 + 26 * len(names))
+    height = 160 + 26 * len(names)
+    figure.update_layout(height=height, legend={"y": -60 / (height - 88)})  # pixels below the axis, however tall
     return figure
 
 
