@@ -26,8 +26,8 @@ Results = dict[str, dict[str, "Estimate"]]
 """Estimates by explainer and metric; the model's own come first, under ``model``."""
 
 DRIFT = "displacement_px"
-OUTPUTS = ("label", "probability", "peak")
-"""Columns of the network, not of a map."""
+ONCE = ("label", "probability", "peak")
+"""Columns of the model alone: what is known of a case, the network's say, and the highest value of its own map."""
 KNOWN_COLUMNS = ("size_mm", "volume_mm3", "contrast", "cnr", "dprime")
 KINDS = {"exact": "exact", "upper_bound": "upper\nbound", "known_exactly": "told\nplaces"}
 SHOWN = ("auroc", "accuracy", "pointing", "pixel_ap", "normal/false_activation")
@@ -126,7 +126,7 @@ def write_cases(
         for number, value in zip(tables[MODEL].case, called[:, k], strict=True):
             rows[int(number)][columns[-1]] = _plain(value)
     for explainer, table in tables.items():
-        scores = {name: getattr(table, name) for name in OUTPUTS} if explainer == MODEL else {}
+        scores = {name: getattr(table, name) for name in ONCE} if explainer == MODEL else {}
         scores |= {**table.compared(), "peak_distance": table.peak_distance}
         for score, values in scores.items():
             for k, class_name in enumerate(classes):
