@@ -288,15 +288,19 @@ def tiny_comparison(tmp_path: Path, spec_path: Path, monkeypatch: pytest.MonkeyP
     return tmp_path
 
 
-@pytest.mark.usefixtures("tiny_comparison")
-def test_two_experiments_two_seeds_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs in this process, of which only the start as a process of its own is left out: that takes seconds each."""
+@pytest.fixture
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the start of a job as a process of its own is left out: that takes seconds each."""
 
     def here(words: list[str], *_: Any) -> tuple[float, None]:
         main(words)
         return 1.0, None
 
     monkeypatch.setattr(runner, "_timed", here)
+
+
+@pytest.mark.usefixtures("tiny_comparison", "_in_this_process")
+def test_two_experiments_two_seeds_end_to_end() -> None:
     main(["compare", "-c", "compare.yaml"])
     folder = Path("runs/compare/tiny/drawn")
     rows = {row["row"]: row for row in rows_of(folder / "leaderboard.csv")}
@@ -311,6 +315,27 @@ def test_two_experiments_two_seeds_end_to_end(monkeypatch: pytest.MonkeyPatch) -
                 assert float(rows[name][metric]) == pytest.approx(sum(values) / 2, abs=1e-5), (name, metric)
     assert int(rows["cam"]["parameters"]) > 100
     assert float(rows_of(folder / "costs.csv")[0]["map_over_backbone"]) > 0
+
+
+@pytest.mark.usefixtures("tiny_comparison", "_in_this_process")
+def test_networks_of_fresh_phantoms_are_tested_and_reported_on_the_set(spec_path: Path) -> None:
+    content = yaml.safe_load(Path("compare.yaml").read_text())
+    drawn = {"cases": "data/cases.csv", "generate": str(spec_path), "fresh": True}
+    content |= {"data": {"drawn": drawn}, "common": ["--fused_maps.cases 0", "--data.counts.train 8"]}
+    Path("compare.yaml").write_text(yaml.safe_dump(content))
+    main(["compare", "-c", "compare.yaml"])
+    test_cases = {row["case"] for row in rows_of(Path("data/cases.csv")) if row["split"] == "test"}
+    for name in ("cam", "published"):
+        for seed in (0, 1):
+            run = Path(f"runs/compare/tiny/drawn/{name}/seed_{seed}")
+            assert {row["case"] for row in rows_of(run / "test/cases.csv")} == test_cases
+            data = yaml.safe_load((run / "config.yaml").read_text())["data"]
+            assert data["class_path"].endswith(".PhantomDataModule")
+            # The set is of seed 0: no training phantom is among its test cases, and no two trainings see the same.
+            assert (data["init_args"]["seed"], data["init_args"]["fresh"]) == (seed + 1, True)
+            assert data["init_args"]["counts"] == {"train": 8}
+    main(["report", "runs/compare/tiny"])  # it maps the test cases again, and compares
+    main(["report", "runs/compare/tiny/drawn/cam/seed_1"])
 
 
 @pytest.mark.usefixtures("tiny_comparison")

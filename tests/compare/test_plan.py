@@ -76,6 +76,27 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "name": ({"experiments": {"../x": {"configs": ["a"]}}}, "is no name of letters"),
     "data": ({"data": {"demo": {}}}, "data.demo.cases is None"),
     "drawn": ({"data": {"demo": {"cases": "x/table.csv", "generate": "s.yaml"}}}, "has its table in cases.csv"),
+    "fresh of a set of one's own": (
+        {"data": {"d": {"cases": "x/cases.csv", "fresh": True}}},
+        "name their specification",
+    ),
+    "fresh of another spec": (
+        {"data": {"d": {"cases": "cases.csv", "generate": "s.yaml --set name=x", "fresh": True}}},
+        "draws from s.yaml as it stands: give 'generate' a file without --set",
+    ),
+    "fresh of another seed": (
+        {"data": {"d": {"cases": "cases.csv", "generate": "s.yaml --seed=2", "fresh": True}}},
+        "a file without --seed=2",
+    ),
+    "fresh as a number": ({"data": {"d": {"cases": "cases.csv", "fresh": 1}}}, "data.d.fresh is 1, but is true or"),
+    "fresh study": (
+        {
+            "data": {"d": {"cases": "cases.csv", "generate": "s.yaml", "fresh": True}},
+            "experiments": {"ours": {"filtered_retrain": ["a"]}},
+            "reference": "ours/original",
+        },
+        "data.d.fresh: a study filters the images of a set",
+    ),
     "nothing": ({"experiments": {}}, "experiments must be a mapping"),
     "explainers": ({"explainers": "gradcam"}, "explainers is 'gradcam'"),
     "quote": ({"common": ["--model.decoder don't"]}, "has a quote that is not closed"),
@@ -133,6 +154,25 @@ def test_the_plan_holds_every_job_with_its_command(tmp_path: Path) -> None:
     )
     assert plan.jobs[0].testing()[-1] == '["gradcam", "center", "random"]'
     assert plan.floors == {"random", "center"}
+
+
+def test_fresh_phantoms_are_trained_on_and_the_set_is_tested_on(tmp_path: Path) -> None:
+    table = {"cases": "set/cases.csv", "generate": "s.yaml --splits train=1,val=1,test=9"}
+    comparison = read_comparison(_write(tmp_path, data={"drawn": table, "fresh": {**table, "fresh": True}}))
+    plan = make_plan(comparison, Path("out"), {"drawn": "h", "fresh": "h"}, "1", _resolve)
+    jobs = {job.name: job for job in plan.jobs}
+    fresh = jobs["fresh/cam/seed_1"]
+    phantoms = "--data PhantomDataModule --data.spec s.yaml --data.fresh true"
+    assert " ".join(fresh.training()) == (
+        f"fit -c a.yaml -c b.yaml {phantoms} --trainer.max_epochs 1 --model.decoder CAM --data.seed 2 "
+        "--seed_everything 1 --trainer.default_root_dir out/fresh/cam/seed_1 --trainer.enable_progress_bar false"
+    )
+    assert f"retrofit -c a.yaml -c b.yaml {phantoms} " in " ".join(jobs["fresh/cured/seed_0"].training())
+    assert fresh.testing()[-4:] == ["--data", "CaseDataModule", "--data.cases", "set/cases.csv"]
+    drawn = jobs["drawn/cam/seed_1"]
+    assert "set/cases.csv" in drawn.training()
+    assert not {"--data", "--data.seed", "--data.spec"} & {*drawn.training(), *drawn.testing()}
+    assert drawn.key != fresh.key
 
 
 def test_the_key_changes_with_all_that_a_job_depends_on(tmp_path: Path) -> None:

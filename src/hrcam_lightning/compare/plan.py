@@ -41,6 +41,7 @@ class Record:
         parameters: Of the network; None if not known.
         map_cost: Time of logits and maps over that of the backbone alone; None if not known.
         taken_from: Folder in another comparison that it was copied from; empty if it was done here.
+        tested_on: Table of the test cases where it was trained on fresh phantoms; empty if its configuration says all.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Record:
     parameters: int | None = None
     map_cost: float | None = None
     taken_from: str = ""
+    tested_on: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it."""
@@ -77,6 +79,19 @@ def read_record(folder: Path) -> Record | None:
         raise InputError(f"{path}: is damaged ({error}); remove {folder}") from error
 
 
+def test_data(folder: Path) -> list[str]:
+    """Words that bring the configuration of a run to the cases that it was tested on; none of most runs.
+
+    What was trained on fresh phantoms has those in its configuration, and was tested on the table of a set.
+    """
+    record = read_record(folder) if (folder / RECORD).is_file() else None
+    return _table_words(record.tested_on) if record and record.tested_on else []
+
+
+def _table_words(cases: str) -> list[str]:
+    return ["--data", "CaseDataModule", "--data.cases", cases]
+
+
 @dataclass(frozen=True)
 class Job:
     """A training and its test, or a study.
@@ -93,6 +108,7 @@ class Job:
         key: Hash of all that it depends on.
         base: The job whose network is taken.
         study: Whether it is a study, which is its own test.
+        fresh: Whether it is trained on phantoms drawn as it trains, and tested on those of the table.
     """
 
     experiment: str
@@ -106,6 +122,7 @@ class Job:
     key: str
     base: Job | None = None
     study: bool = False
+    fresh: bool = False
 
     @property
     def name(self) -> str:
@@ -127,17 +144,20 @@ class Job:
         start = ["--ckpt_path", str(self.base.folder / "best.ckpt")] if self.base else []
         if resume and not self.base and not self.study:
             start = ["--ckpt_path", "last"]
+        # Other phantoms for every seed, and none of the set, which is of seed 0.
+        data = ["--data.seed", str(self.seed + 1)] if self.fresh else ["--data.cases", str(self.cases)]
         more = [
-            "--data.cases", str(self.cases), "--seed_everything", str(self.seed),
+            *data, "--seed_everything", str(self.seed),
             "--trainer.default_root_dir", str(self.folder), "--trainer.enable_progress_bar", "false",
         ]  # fmt: skip
         return [*self.words, *more, *start]
 
     def testing(self) -> list[str]:
         """What is typed to test."""
+        data = _table_words(str(self.cases)) if self.fresh else []
         return [
             "test", "-c", str(self.folder / "config.yaml"), "--ckpt_path", str(self.folder / "best.ckpt"),
-            "--trainer.default_root_dir", str(self.folder), "--explainers", json.dumps(self.explainers),
+            "--trainer.default_root_dir", str(self.folder), "--explainers", json.dumps(self.explainers), *data,
         ]  # fmt: skip
 
     def state(self, record: Record | None, budget_minutes: float | None) -> State:
@@ -193,7 +213,8 @@ def make_plan(
     jobs: dict[tuple[str, str, int], Job] = {}
     floors: set[str] = set()
     others: set[str] = set()
-    laid: dict[str, tuple[tuple[str, ...], str, tuple[Wish, ...]]] = {}
+    laid: dict[tuple[str, str | None], tuple[tuple[str, ...], str, tuple[Wish, ...]]] = {}
+    specs = tuple(dict.fromkeys(data.spec for data in comparison.data))
     for one in comparison.experiments:
         try:
             own = () if one.study else DEFAULT
@@ -201,10 +222,12 @@ def make_plan(
             made = explainers_of(rows)
             floors |= {row.name for row in made if row.floor}
             others |= {row.name for row in made if not row.floor}
-            words = _words(one, by_name)
-            laid[one.name] = words, resolve((*words, "--data.cases", "cases.csv")), rows
-            if one.study:
-                check_reference(comparison.reference, one.name, laid[one.name][1])
+            for spec in specs:
+                words = _words(one, by_name, spec)
+                resolved = resolve(words if spec else (*words, "--data.cases", "cases.csv"))
+                laid[one.name, spec] = words, resolved, rows
+                if one.study:
+                    check_reference(comparison.reference, one.name, resolved)
         except InputError as error:
             raise InputError(f"experiments.{one.name}: {error}") from None
     _refuse_floors(floors, by_name, others)
@@ -212,14 +235,15 @@ def make_plan(
         # Seed by seed: what is stopped early is the whole table of fewer seeds.
         for seed in comparison.seeds:
             for one in comparison.experiments:
-                words, resolved, rows = laid[one.name]
+                words, resolved, rows = laid[one.name, data.spec]
                 base = jobs[data.name, one.retrofit, seed] if one.retrofit else None
                 facts = [version, hashes[data.name], resolved, list(rows), seed, base.key if base else None]
                 key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
                 folder = out / data.name / one.name / f"seed_{seed}"
                 jobs[data.name, one.name, seed] = Job(
-                    one.name, data.name, seed, folder, data.cases, hashes[data.name], words, rows, key, base, one.study
-                )
+                    one.name, data.name, seed, folder, data.cases, hashes[data.name], words, rows, key, base, one.study,
+                    data.fresh,
+                )  # fmt: skip
     return Plan(tuple(jobs.values()), frozenset(floors))
 
 
@@ -231,9 +255,11 @@ def _refuse_floors(floors: set[str], experiments: Collection[str], others: set[s
         raise InputError(f"explainers: {name} is a floor in one experiment and none in another: give one another name")
 
 
-def _words(one: Experiment, by_name: Mapping[str, Experiment]) -> tuple[str, ...]:
+def _words(one: Experiment, by_name: Mapping[str, Experiment], spec: str | None) -> tuple[str, ...]:
     base = by_name[one.retrofit] if one.retrofit else one
     configs = [word for config in base.configs for word in ("-c", config)]
+    if spec:  # before the overrides, which may be of the phantoms
+        configs += ["--data", "PhantomDataModule", "--data.spec", spec, "--data.fresh", "true"]
     if one.study:  # a seed a job: folds and their maps are then drawn anew with each
         return "filtered-retrain", *configs, *one.overrides, "--seeds", "1"
     if base is one:

@@ -96,7 +96,7 @@ def run_job(job: Job, state: State, budget_minutes: float | None, lock: int | No
     if state != "continue" or record is None:
         if record is not None and not job.study:  # a study knows which of its trainings are still good
             remove_run(job.folder)
-        record = Record(job.key, job.data_hash)
+        record = Record(job.key, job.data_hash, tested_on=str(job.cases) if job.fresh else "")
     record = replace(lost_seconds(record, job.folder), state="started", reason="")
     record.write(job.folder)
     try:

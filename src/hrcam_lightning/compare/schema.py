@@ -47,12 +47,19 @@ class DataSet:
         cases: The table.
         generate: Specification and further words of ``hrcam-synth generate``, if it may be drawn.
         ceiling: Whether the ideal observer reads it once it is drawn.
+        fresh: Whether networks are trained on phantoms of that specification drawn as they train, not on the set's.
     """
 
     name: str
     cases: Path
     generate: tuple[str, ...] = ()
     ceiling: bool = False
+    fresh: bool = False
+
+    @property
+    def spec(self) -> str | None:
+        """Specification of the phantoms that networks are trained on; None if they are trained on the set's cases."""
+        return self.generate[0] if self.fresh else None
 
 
 @dataclass(frozen=True)
@@ -184,11 +191,15 @@ def _comparison(content: dict[str, Any], small: bool) -> Comparison:
         if metric not in metrics:
             of = " of studies" * bool(studies)
             raise InputError(f"columns and sort_by know no metric '{metric}'{of}; there are {', '.join(metrics)}")
+    data = tuple(_data(name, value) for name, value in _mapping(content["data"], "data").items())
+    for one in data:
+        if one.fresh and studies:
+            raise InputError(f"data.{one.name}.fresh: a study filters the images of a set; leave 'fresh' out")
     return Comparison(
         name=_name(content["name"], "name"),
         reference=reference,
         seeds=tuple(seeds),
-        data=tuple(_data(name, value) for name, value in _mapping(content["data"], "data").items()),
+        data=data,
         experiments=tuple(sorted(experiments, key=lambda one: one.retrofit is not None)),
         budget_minutes=budget,
         sort_by=sort_by,
@@ -231,17 +242,29 @@ def _studies(experiments: Sequence[Experiment]) -> list[str]:
 
 def _data(name: str, value: object) -> DataSet:
     place = f"data.{_name(name, 'data')}"
-    content = _mapping(value, place, ("cases", "generate", "ceiling"))
-    cases, generate, ceiling = content.get("cases"), content.get("generate", ""), content.get("ceiling", False)
+    content = _mapping(value, place, ("cases", "generate", "ceiling", "fresh"))
+    cases, generate = content.get("cases"), content.get("generate", "")
     if not isinstance(cases, str):
         raise InputError(f"{place}.cases is {cases!r}, but is a table, as data/demo/cases.csv")
     if not isinstance(generate, str):
         raise InputError(f"{place}.generate is {generate!r}, but is a specification, as configs/synth/demo.yaml")
-    if not isinstance(ceiling, bool):
-        raise InputError(f"{place}.ceiling is {ceiling!r}, but is true or false")
+    ceiling, fresh = (_flag(content.get(key, False), f"{place}.{key}") for key in ("ceiling", "fresh"))
     if generate and Path(cases).name != "cases.csv":
         raise InputError(f"{place}.cases is {cases}, but a set that is drawn has its table in cases.csv")
-    return DataSet(name, Path(cases), _split(generate, f"{place}.generate"), ceiling)
+    words = _split(generate, f"{place}.generate")
+    if fresh and not words:
+        raise InputError(f"{place}.fresh draws phantoms as networks train: name their specification under 'generate'")
+    # Training phantoms are drawn from the file as it stands, and of seeds above 0, which is that of the set.
+    other = [word for word in words if word.partition("=")[0] in ("--set", "--seed")]
+    if fresh and other:
+        raise InputError(f"{place}.fresh draws from {words[0]} as it stands: give 'generate' a file without {other[0]}")
+    return DataSet(name, Path(cases), words, ceiling, fresh)
+
+
+def _flag(value: object, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{place} is {value!r}, but is true or false")
+    return value
 
 
 def _mapping(value: object, place: str, keys: Collection[str] | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from hrcam_lightning import __version__
 from hrcam_lightning.callbacks.explainers import MODEL
+from hrcam_lightning.compare.plan import test_data
 from hrcam_lightning.report.browser import Browser, CaseView, MapKind
 from hrcam_lightning.report.evaluation import read_evaluation
 from hrcam_lightning.report.facts import ERRORS, case_facts, order_of
@@ -102,7 +103,8 @@ def test_words(folder: Path, *words: str) -> list[str]:
     return [
         "test", "-c", str(folder / "config.yaml"),
         "--trainer.default_root_dir", str(folder), "--trainer.logger", "false", "--trainer.callbacks", "null",
-        "--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto", *words,
+        "--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto",
+        *test_data(folder), *words,
     ]  # fmt: skip
 
 
