@@ -198,26 +198,19 @@ def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resa
     Returns:
         (B, K, P), equal to ``resample`` there up to rounding.
     """
-    cells = maps.shape[2:]
-    # For each corner of the box of cells around a pixel: its number among all cells, and its weight.
-    corners = [(torch.zeros_like(pixels[..., 0]), torch.ones_like(pixels[..., 0], dtype=maps.dtype))]
-    for axis, number in enumerate(cells):
+    places = []
+    for axis, cells in enumerate(maps.shape[2:]):
         pixel = pixels[..., axis].cpu().numpy().astype(np.float64)
         here = level.stride[axis], level.offset[axis]
-        lower, upper, fraction = (
-            torch.from_numpy(part).to(maps.device) for part in _neighbours(pixel, number, size[axis], *here, resampling)
-        )
-        fraction = fraction.to(maps.dtype)
-        corners = [
-            (index * number + cell, weight * share)
-            for index, weight in corners
-            for cell, share in ((lower, 1 - fraction), (upper, fraction))
-        ]
-    flat = maps.flatten(2)
-    total = torch.zeros((), dtype=maps.dtype, device=maps.device)
-    for index, weight in corners:
-        total = total + flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)) * weight[:, None]
-    return total
+        lower, _, fraction = _neighbours(pixel, cells, size[axis], *here, resampling)
+        places.append(2 * (lower + fraction) / max(cells - 1, 1) - 1)  # torch counts from -1 to 1, the last axis first
+    grid = torch.from_numpy(np.stack(places[::-1], -1)).to(maps.device)
+    inner = [1] * (maps.ndim - 3)
+    kind = torch.promote_types(maps.dtype, torch.float32)
+    found = functional.grid_sample(
+        maps.to(kind), grid.view(len(maps), *inner, *grid.shape[1:]).to(kind), padding_mode="border", align_corners=True
+    )
+    return found.flatten(2).to(maps.dtype)
 
 
 def resample_sum(

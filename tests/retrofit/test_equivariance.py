@@ -214,7 +214,7 @@ def test_q_is_zero_for_what_moves_with_the_image_and_stays_where_it_changed() ->
     model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), MeanPooling())
     parts = _parts(Reading(model, [0], "receptive_field"), _images((16, 16)), ["patch", "flip"])
     for matrix in parts.values():
-        assert matrix[0, 0] == 0
+        assert matrix[0, 0] < 1e-12  # pixels are found by positions in single precision
         assert matrix[1, 1] > 0.01
 
 

@@ -192,9 +192,9 @@ def _comparison(content: dict[str, Any], small: bool) -> Comparison:
             of = " of studies" * bool(studies)
             raise InputError(f"columns and sort_by know no metric '{metric}'{of}; there are {', '.join(metrics)}")
     data = tuple(_data(name, value) for name, value in _mapping(content["data"], "data").items())
-    for one in data:
-        if one.fresh and studies:
-            raise InputError(f"data.{one.name}.fresh: a study filters the images of a set; leave 'fresh' out")
+    for cases in data:
+        if cases.fresh and studies:
+            raise InputError(f"data.{cases.name}.fresh: a study filters the images of a set; leave 'fresh' out")
     return Comparison(
         name=_name(content["name"], "name"),
         reference=reference,
