@@ -37,3 +37,23 @@ def test_the_recipe_finds_the_lesion_whatever_the_seed(seed: int, demo: Path, mo
     assert figures["test/pixel_ap"]["value"] >= 0.88
     for floor in ("random", "center"):
         assert figures[f"test/{floor}/pixel_ap"]["high"] < figures["test/pixel_ap"]["low"]
+
+
+@pytest.mark.slow
+def test_a_3d_resnet_finds_foci_of_a_few_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two commands of ``configs/resnet3d.yaml``, the second for half of its epochs."""
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(ROOT / "configs")
+    torch.set_num_threads(2)
+    first, second = [
+        line.removeprefix("#").split("hrcam ")[1].split()
+        for line in Path("configs/resnet3d.yaml").read_text(encoding="utf-8").splitlines()
+        if line.startswith("#") and "hrcam fit" in line
+    ]
+    main([*first, "--trainer.accelerator", "cpu"])
+    main([*second, "--trainer.accelerator", "cpu", "--trainer.max_epochs", "3"])
+    main(["test", "-c", "runs/resnet3d/config.yaml", "--ckpt_path", "runs/resnet3d/best.ckpt"])
+    figures = json.loads(Path("runs/resnet3d/test/metrics.json").read_text())
+    assert figures["test/auroc"]["value"] >= 0.85
+    assert figures["test/pointing"]["value"] >= 0.4
+    assert figures["test/random/pixel_ap"]["high"] < figures["test/pixel_ap"]["low"]
