@@ -71,6 +71,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "both": ({"experiments": {"ours": {"retrofit": "cam", "configs": ["a"]}}}, "needs either 'configs'"),
     "own": ({"common": ["--seed_everything=3"]}, "which the comparison gives itself"),
+    "own of phantoms": ({"common": ["--data.seed 3"]}, "gives --data.seed, which the comparison gives itself"),
     "metric": ({"sort_by": "auc"}, "know no metric 'auc'"),
     "columns": ({"columns": []}, "columns is"),
     "name": ({"experiments": {"../x": {"configs": ["a"]}}}, "is no name of letters"),

@@ -21,8 +21,8 @@ KEYS = (
 )  # fmt: skip
 NEEDED = ("name", "reference", "data", "experiments")
 WAYS = ("configs", "retrofit", "filtered_retrain")
-OWN = ("-c", "--config", "--ckpt_path", "--data.cases", "--explainers", "--overwrite", "--print_config",
-       "--seed_everything", "--seeds", "--trainer.default_root_dir")  # fmt: skip
+OWN = ("-c", "--config", "--ckpt_path", "--data.cases", "--data.fresh", "--data.seed", "--data.spec", "--explainers",
+       "--overwrite", "--print_config", "--seed_everything", "--seeds", "--trainer.default_root_dir")  # fmt: skip
 """Options that the comparison gives itself."""
 COLUMNS = ("auroc", "pointing", "pixel_ap", "aupro")
 METRICS = (
