@@ -86,8 +86,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "draws from s.yaml as it stands: give 'generate' a file without --set",
     ),
     "fresh of another seed": (
-        {"data": {"d": {"cases": "cases.csv", "generate": "s.yaml --seed=2", "fresh": True}}},
-        "a file without --seed=2",
+        {"data": {"d": {"cases": "cases.csv", "generate": "s.yaml --see=2", "fresh": True}}},
+        "a file without --see=2",
     ),
     "fresh as a number": ({"data": {"d": {"cases": "cases.csv", "fresh": 1}}}, "data.d.fresh is 1, but is true or"),
     "fresh study": (

@@ -255,7 +255,7 @@ def _data(name: str, value: object) -> DataSet:
     if fresh and not words:
         raise InputError(f"{place}.fresh draws phantoms as networks train: name their specification under 'generate'")
     # Training phantoms are drawn from the file as it stands, and of seeds above 0, which is that of the set.
-    other = [word for word in words if word.partition("=")[0] in ("--set", "--seed")]
+    other = [word for word in words if word.startswith("--se")]  # --set and --seed, shortened too
     if fresh and other:
         raise InputError(f"{place}.fresh draws from {words[0]} as it stands: give 'generate' a file without {other[0]}")
     return DataSet(name, Path(cases), words, ceiling, fresh)
