@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from hrcam_lightning.retrofit.features import Floats, Reading
 
 Demand = Literal["patch", "quiet"] | ViewKind
-SHARES = {"small": 1.0, "large": 0.2, "quiet": 0.3, "view": 1.0}
+SHARES = {"small": 0.5, "large": 0.5, "quiet": 0.3, "view": 1.0}
 """Weights of the parts of Q, each scaled to a mean diagonal of 1; found on phantoms."""
 
-SHRINKAGE = 0.004
+SHRINKAGE = 0.03
 """Weight of the identity that is added to them. Q is a mean over some thousand looks: in the directions in which it is
 small by chance the weights would grow without being held (Ledoit & Wolf, 2004). Found on phantoms."""
 
