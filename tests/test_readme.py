@@ -27,7 +27,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 GIVEN = {"--data", "--data.cases", "--model.backbone.width", "--model.decoder.global_pooling"}
 """Options that `--help` shows only for the class that is chosen."""
 OF_CLASSES = {
+    "--data.batch_size",
     "--data.predict_split",
+    "--data.spec",
     "--data.train",
     "--model.pooling.peak",
     "--trainer.callbacks.radius",
