@@ -33,7 +33,7 @@ class RetrofitTrainer(Trainer):
         l2: float | Literal["auto"] = "auto",
         resampling: Resampling | None = None,
         views: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
-        view_cases: int = 4000,
+        view_cases: int = 2000,
         pixels: int = 8,
         patch_sides: tuple[float, float] = (0.125, 0.5),
     ) -> None:
