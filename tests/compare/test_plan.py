@@ -361,6 +361,8 @@ def test_bad_input_ends_with_code_2_before_anything_starts(
     said = error_of(capsys, monkeypatch, *given)
     assert "experiments.ours: " in said
     assert "widht" in said
+    Path("a.yaml").write_text("data: {class_path: PhantomDataModule, init_args: {spec: s.yaml}}\n")
+    assert error_of(capsys, monkeypatch, *given).endswith("on a set's cases; give the set 'fresh: true'")
     _write(tmp_path, experiments=experiments)
     assert "set/cases.csv is not there" in error_of(capsys, monkeypatch, *given)
     assert "see hrcam compare --help" in error_of(capsys, monkeypatch, "compare")

@@ -229,7 +229,10 @@ def make_plan(
                 if one.study:
                     check_reference(comparison.reference, one.name, resolved)
         except InputError as error:
-            raise InputError(f"experiments.{one.name}: {error}") from None
+            said = str(error)
+            if "PhantomDataModule" in said and "'cases' is not accepted" in said:
+                said = "its data are phantoms, but it is to be trained on a set's cases; give the set 'fresh: true'"
+            raise InputError(f"experiments.{one.name}: {said}") from None
     _refuse_floors(floors, by_name, others)
     for data in comparison.data:
         # Seed by seed: what is stopped early is the whole table of fewer seeds.
