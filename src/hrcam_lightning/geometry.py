@@ -185,7 +185,14 @@ def _interpolated(
     return maps[(slice(None), slice(None), *cut)]
 
 
-def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resampling: Resampling) -> Tensor:
+def sample(
+    maps: Tensor,
+    level: Level,
+    pixels: Tensor,
+    size: Sequence[int],
+    resampling: Resampling,
+    steps: Sequence[int] | None = None,
+) -> Tensor:
     """Read maps at some pixels of the image, without resampling them to all of it.
 
     Args:
@@ -194,6 +201,7 @@ def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resa
         pixels: (B, P, D) int64, for each image its own pixels by their D coordinates.
         size: Image size ``S``.
         resampling: Convention, see the module.
+        steps: Cells along each axis by which further ones are read in place of each, the border ones repeated.
 
     Returns:
         (B, K, P), equal to ``resample`` there up to rounding.
@@ -203,7 +211,8 @@ def sample(maps: Tensor, level: Level, pixels: Tensor, size: Sequence[int], resa
         pixel = pixels[..., axis].cpu().numpy().astype(np.float64)
         here = level.stride[axis], level.offset[axis]
         lower, _, fraction = _neighbours(pixel, cells, size[axis], *here, resampling)
-        places.append(2 * (lower + fraction) / max(cells - 1, 1) - 1)  # torch counts from -1 to 1, the last axis first
+        place = np.clip(lower + fraction + (steps[axis] if steps else 0), 0, cells - 1)
+        places.append(2 * place / max(cells - 1, 1) - 1)  # torch counts from -1 to 1, the last axis first
     grid = torch.from_numpy(np.stack(places[::-1], -1)).to(maps.device)
     inner = [1] * (maps.ndim - 3)
     kind = torch.promote_types(maps.dtype, torch.float32)
@@ -258,7 +267,9 @@ def _nested(level: Level, cells: Sequence[int], finer: Level, finer_cells: Seque
     return True
 
 
-def resampled_mean(maps: Tensor, level: Level, size: Sequence[int], resampling: Resampling) -> Tensor:
+def resampled_mean(
+    maps: Tensor, level: Level, size: Sequence[int], resampling: Resampling, steps: Sequence[int] | None = None
+) -> Tensor:
     """Mean over the image of the resampled maps, without resampling them.
 
     The mean of ``W x`` is ``(Wᵀ 1 / n) · x``: a weighted sum over the cells, the weights being separable.
@@ -268,14 +279,19 @@ def resampled_mean(maps: Tensor, level: Level, size: Sequence[int], resampling: 
         level: Where the cells lie.
         size: Image size ``S``.
         resampling: Convention, see the module.
+        steps: Cells along each axis by which further ones are read in place of each, the border ones repeated.
 
     Returns:
         (B, K), equal to ``resample(...).mean(spatial)`` up to rounding.
     """
-    weights = [
-        torch.from_numpy(_axis_weights(cells, pixels, stride, offset, resampling, (1.0, 0.0)).mean(0)).to(maps)
-        for cells, pixels, stride, offset in zip(maps.shape[2:], size, level.stride, level.offset, strict=True)
-    ]
+    weights = []
+    for axis, (cells, pixels) in enumerate(zip(maps.shape[2:], size, strict=True)):
+        here = level.stride[axis], level.offset[axis]
+        weight = _axis_weights(cells, pixels, *here, resampling, (1.0, 0.0)).mean(0)
+        if steps and steps[axis]:
+            read = np.clip(np.arange(cells) + steps[axis], 0, cells - 1)
+            weight = np.bincount(read, weight, cells).astype(weight.dtype)
+        weights.append(torch.from_numpy(weight).to(maps))
     channels_last = maps.movedim(1, -1)
     if maps.shape[1] > 1 and channels_last.is_contiguous():
         # One product over all cells: axis by axis it would copy, and take 5 to 20 times as long.

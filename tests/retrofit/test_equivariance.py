@@ -151,7 +151,7 @@ def test_neither_batches_nor_their_order_matter_but_the_seed_does(size: tuple[in
     reading, images = _reading(size), _images(size)
     kinds: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"]
     together, alone = _parts(reading, images, kinds), _parts(reading, images, kinds, batch=1)
-    assert set(together) == set(SHARES)
+    assert set(together) == set(SHARES) - {"aimed"}
     for name, matrix in together.items():
         np.testing.assert_allclose(alone[name], matrix, rtol=1e-3, atol=1e-6)
         assert np.linalg.eigvalsh(matrix).min() > -1e-8

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from lightning.pytorch import LightningDataModule
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from hrcam_lightning.data.augment import Augmentation, augment
 from hrcam_lightning.data.frame import Framing
@@ -179,9 +179,15 @@ class LocalizationDataModule(LightningDataModule, ABC):
         """Training cases, in another order each epoch."""
         return self._loader(self.dataset("train"), sampler=self.training_order(), drop_last=True)
 
-    def in_order(self, split: Split) -> DataLoader[Sample]:
-        """Every case of a split once, in the order of the set; the training cases too."""
-        return self._loader(self.dataset(split))
+    def in_order(self, split: Split, numbers: Sequence[int] | None = None) -> DataLoader[Sample]:
+        """Every case of a split once, in the order of the set; the training cases too.
+
+        Args:
+            split: Of the set.
+            numbers: The cases that are wanted, by their place in it; all if not given.
+        """
+        dataset = self.dataset(split)
+        return self._loader(dataset if numbers is None else Subset(dataset, numbers))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation cases."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from hrcam_lightning.decoders.decoder import Decoder, score
 from hrcam_lightning.errors import InputError
+from hrcam_lightning.neighbours import around, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,12 +34,20 @@ class HRCAM(Decoder):
         levels: The backbone's levels.
         num_classes: Number of maps K.
         taps: Which levels to read, by index; all of them if not given.
+        neighbours: Those of them of which a cell's neighbours are read with it, see `hrcam_lightning.neighbours`. Not
+            in the paper; none if not given. Their weights begin at 0.
 
     Raises:
-        InputError: If a tap is not a level of the backbone, or is named twice.
+        InputError: If a tap is not a level of the backbone, or is named twice, or neighbours are not among the taps.
     """
 
-    def __init__(self, levels: Sequence[Level], num_classes: int, taps: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        num_classes: int,
+        taps: Sequence[int] | None = None,
+        neighbours: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         chosen = list(range(len(levels))) if taps is None else list(taps)
         if not chosen or any(not -len(levels) <= tap < len(levels) for tap in chosen):
@@ -52,11 +61,27 @@ class HRCAM(Decoder):
         self.weights = nn.ParameterList(
             nn.Parameter(torch.empty(num_classes, level.channels).uniform_(-bound, bound)) for level in self.levels
         )
+        self.neighbours = [tap % len(levels) for tap in neighbours]
+        if len(set(self.neighbours)) < len(neighbours) or not set(self.neighbours) <= set(self.taps):
+            raise InputError(f"neighbours is {list(neighbours)}: name levels that are read ({self.taps}), each once")
+        terms = 1 + len(levels[0].stride)
+        self.beside = nn.ParameterDict(
+            {str(tap): nn.Parameter(torch.zeros(terms, num_classes, levels[tap].channels)) for tap in self.neighbours}
+        )
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, features: list[Tensor], size: Sequence[int]) -> list[Tensor]:
         """Score maps (B, K, *S_l), one for each tapped level."""
-        return [score(features[tap], weight) for tap, weight in zip(self.taps, self.weights, strict=True)]
+        return [self._map(features[tap], tap, weight) for tap, weight in zip(self.taps, self.weights, strict=True)]
+
+    def _map(self, feature: Tensor, tap: int, weight: Tensor) -> Tensor:
+        """Score map of a level. Channels are mixed first, so that neighbours are looked up in a few maps."""
+        if tap not in self.neighbours:
+            return score(feature, weight)
+        mixed = score(feature, torch.cat([weight[None], self.beside[str(tap)]]).flatten(0, 1))
+        terms = around(lambda steps: shifted(mixed, steps), feature.ndim - 2)
+        own = [term[:, number * len(weight) : (number + 1) * len(weight)] for number, term in enumerate(terms)]
+        return torch.stack(own).sum(0)
 
 
 class CAM(HRCAM):

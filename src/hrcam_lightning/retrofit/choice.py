@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hrcam_lightning.retrofit.features import Floats, Pooled
     from hrcam_lightning.retrofit.solver import Labels, Problem, Solution
 
-STRENGTHS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1)
+STRENGTHS = (0.0, 1e-2, 1e-1, 1.0, 1e1)
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -10,19 +11,22 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from scipy.linalg.blas import ssyrk
+from torch import Tensor
 
 from hrcam_lightning.errors import InputError
 from hrcam_lightning.views import View, ViewKind, draw_view, largest_shifts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from torch import Tensor
-
-    from hrcam_lightning.retrofit.features import Floats, Reading
+    from hrcam_lightning.retrofit.features import Floats, Ints, Reading
 
 Demand = Literal["patch", "quiet"] | ViewKind
-SHARES = {"small": 0.5, "large": 0.5, "quiet": 0.3, "view": 1.0}
+Place = Sequence[int]
+Look = tuple[Tensor, Tensor, Tensor]
+"""A changed image (1, C, *S), pixels of the image (P, D), and where the changed image has them (P, D)."""
+Draw = Callable[[Tensor, torch.Generator, Sequence[float] | None], Look | None]
+SHARES = {"small": 0.5, "large": 0.5, "quiet": 0.3, "view": 1.0, "aimed": 0.25}
 """Weights of the parts of Q, each scaled to a mean diagonal of 1; found on phantoms."""
 
 SHRINKAGE = 0.03
@@ -59,6 +63,7 @@ class Sampling:
         sides: Shortest and longest side of a patch, as shares of the image's side. Patches are small up to their
             geometric mean and large from there on, each uniform. What is to be found should be as small as the small
             ones or so: evidence that strays by less than a patch is seldom caught by it.
+        aimed: Training cases with a finding at which patches are aimed, the first of that permutation; `draws` of each.
 
     Raises:
         InputError: If a number is not positive, sides are not in order or above one half, or nothing is demanded.
@@ -67,9 +72,10 @@ class Sampling:
     kinds: tuple[Demand, ...] = ("patch", "quiet", "flip", "rotation", "shift")
     cases: int = 2000
     draws: int = 2
-    pixels: int = 8
+    pixels: int = 6
     seed: int = 0
     sides: tuple[float, float] = (0.125, 0.5)
+    aimed: int = 300
 
     def __post_init__(self) -> None:
         for name, value in {"view_cases": self.cases, "draws": self.draws, "pixels": self.pixels}.items():
@@ -81,12 +87,22 @@ class Sampling:
                 f"patch_sides is [{low:g}, {high:g}]: give the shortest and the longest side of a patch as shares of "
                 "the image's side, above 0 and up to 0.5, for another part of the image takes its place"
             )
+        if self.aimed < 0:
+            raise InputError(f"aimed_cases is {self.aimed}, but must not be negative; 0 aims no patch")
         if not self.kinds:
             raise InputError("views is empty: name views, or set --equivariance 0")
 
     def chosen(self, total: int) -> set[int]:
         """The numbers of the training cases that take part."""
-        return set(np.random.default_rng([self.seed, total]).permutation(total)[: self.cases].tolist())
+        return set(self._order(total)[: self.cases])
+
+    def aims(self, found: Sequence[bool]) -> list[int]:
+        """The numbers of the training cases at which patches are aimed, given which cases have a finding."""
+        order = self._order(len(found)) if "patch" in self.kinds else []
+        return sorted([number for number in order if found[number]][: self.aimed])
+
+    def _order(self, total: int) -> list[int]:
+        return list(np.random.default_rng([self.seed, total]).permutation(total).tolist())
 
 
 @dataclass
@@ -147,22 +163,11 @@ class Equivariance:
         patches = [("small", partial(self._patch, large=False)), ("large", partial(self._patch, large=True))]
         sorts = patches * ("patch" in kinds) + [("view", self._view)] * bool(_views(kinds))
         for name, draw in sorts:
-            rows, changed, here, there = [], [], [], []
-            for row, number in enumerate(numbers):
-                generator, spacing = _generator(self.sampling.seed, number, name), spacings[row] if spacings else None
-                drawn = [draw(images[row : row + 1], generator, spacing) for _ in range(self.sampling.draws)]
-                draws = [one for one in drawn if one is not None]
-                if not draws:
-                    continue
-                rows.append(row)
-                changed += [image for image, _, _ in draws]
-                here.append(torch.cat([pixels for _, pixels, _ in draws]))
-                there += [found for _, _, found in draws]
-            if not rows:
-                continue
-            # Both in the order of cases, then draws, then pixels.
-            after = self._at(there, self.reading.features(torch.cat(changed)), size)
-            self._add(name, self._at(here, [feature[rows] for feature in features], size) - after)
+
+            def look(row: int, generator: torch.Generator, draw: Draw = draw) -> Look | None:
+                return draw(images[row : row + 1], generator, spacings[row] if spacings else None)
+
+            self._compare(name, features, numbers, size, look)
         quiet = [row for row, flag in enumerate(normal) if flag and "quiet" in kinds]
         if quiet:
             places: list[Tensor] = []
@@ -172,6 +177,49 @@ class Equivariance:
                 places.append(torch.stack([torch.randint(n, count, generator=generator) for n in size], -1))
             self.seen.add("quiet")
             self._add("quiet", self._at(places, [feature[quiet] for feature in features], size))
+
+    def aim(
+        self, images: Tensor, features: Sequence[Tensor], numbers: Sequence[int], peaks: Sequence[Sequence[Place]]
+    ) -> None:
+        """Take in small patches where a first head finds something.
+
+        Args:
+            images: (B, C, *S).
+            features: What the backbone made of them, (B, C_l, *S_l) for every level.
+            numbers: The cases' numbers in the training set.
+            peaks: Of each case the pixels on which maps of its findings are largest; each draw is for one of them.
+        """
+
+        def look(row: int, generator: torch.Generator) -> Look:
+            number = int(torch.randint(len(peaks[row]), (), generator=generator))
+            return self._patch(images[row : row + 1], generator, None, large=False, centre=peaks[row][number])
+
+        self._compare("aimed", features, numbers, images.shape[2:], look)
+
+    def _compare(
+        self,
+        name: str,
+        features: Sequence[Tensor],
+        numbers: Sequence[int],
+        size: Sequence[int],
+        look: Callable[[int, torch.Generator], Look | None],
+    ) -> None:
+        """Add the differences that so many looks at each row of a batch show."""
+        rows, changed, here, there = [], [], [], []
+        for row, number in enumerate(numbers):
+            generator = _generator(self.sampling.seed, number, name)
+            looks = [one for one in (look(row, generator) for _ in range(self.sampling.draws)) if one is not None]
+            if not looks:
+                continue
+            rows.append(row)
+            changed += [image for image, _, _ in looks]
+            here.append(torch.cat([pixels for _, pixels, _ in looks]))
+            there += [found for _, _, found in looks]
+        if not rows:
+            return
+        # Both in the order of cases, then draws, then pixels.
+        after = self._at(there, self.reading.features(torch.cat(changed)), size)
+        self._add(name, self._at(here, [feature[rows] for feature in features], size) - after)
 
     def _at(self, pixels: Sequence[Tensor], features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Channels at pixels (P, D) of each image: (B · P, C)."""
@@ -194,9 +242,7 @@ class Equivariance:
         self._squares[name], self._sums[name] = square, total
         self._counts[name] = self._counts.get(name, 0) + len(gaps)
 
-    def _view(
-        self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
+    def _view(self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None) -> Look | None:
         """A view (1, C, *S) of an image, pixels (P, D) of the image, and where the view has them (P, D).
 
         None if nothing that is demanded moves it, such as rotations alone of an image without two equal axes: what
@@ -219,8 +265,14 @@ class Equivariance:
         return view.apply(image), pixels, _where(view, pixels, size)
 
     def _patch(
-        self, image: Tensor, generator: torch.Generator, spacing: Sequence[float] | None, *, large: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        image: Tensor,
+        generator: torch.Generator,
+        spacing: Sequence[float] | None,
+        *,
+        large: bool,
+        centre: Place | None = None,
+    ) -> Look:
         """An image (1, C, *S) with a box replaced, and pixels outside of it, twice (P, D)."""
         size = image.shape[2:]
         self.seen.add("patch")
@@ -232,7 +284,11 @@ class Equivariance:
         middle = math.sqrt(shortest * longest)
         span = (middle, longest) if large else (shortest, middle)
         sides = [draw(*(max(1, int(n * share)) for share in span)) for n in size]
-        starts = [draw(0, n - side) for n, side in zip(size, sides, strict=True)]
+        if centre is None:
+            starts = [draw(0, n - side) for n, side in zip(size, sides, strict=True)]
+        else:
+            corners = zip(centre, size, sides, strict=True)
+            starts = [min(max(0, place - side // 2), n - side) for place, n, side in corners]
         spans = [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
         box = (slice(None), slice(None), *spans)
         moves = [draw(min(side, n - side), max(side, n - side)) for n, side in zip(size, sides, strict=True)]
@@ -252,7 +308,7 @@ class Equivariance:
         return changed, pixels, pixels
 
 
-def combine(matrices: Mapping[str, Floats], scale: Floats) -> Floats:
+def combine(matrices: Mapping[str, Floats], scale: Floats, owners: Ints | None = None) -> Floats:
     """One penalty (C, C) on the weights of standardised features.
 
     Each part is brought to the units of the standardised features, scaled to a mean diagonal of 1, so that λ means the
@@ -261,13 +317,15 @@ def combine(matrices: Mapping[str, Floats], scale: Floats) -> Floats:
     Args:
         matrices: The parts of Q.
         scale: (C,) by which features are divided; infinite for those that do not vary.
+        owners: (C,) see `Reading.owners`: the mean is over channels themselves, whether neighbours are read or not.
     """
-    varying = max(int(np.isfinite(scale).sum()), 1)
+    varying = np.isfinite(scale)
+    own = varying & (True if owners is None else owners == np.arange(len(scale)))
     total = np.zeros((len(scale), len(scale)))
     for name, matrix in matrices.items():
         standardised = matrix / np.outer(scale, scale)
-        total += SHARES[name] * standardised / (np.trace(standardised) / varying or 1.0)
-    return total + SHRINKAGE * np.diag(np.isfinite(scale)) if total.any() else total
+        total += SHARES[name] * standardised / (standardised.diagonal()[own].sum() / max(own.sum(), 1) or 1.0)
+    return total + SHRINKAGE * np.diag(varying) if total.any() else total
 
 
 def _gram(rows: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hrcam_lightning.geometry import resampled_mean, sample
+from hrcam_lightning.neighbours import around
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hrcam_lightning.model import LocalizationModel
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 CHUNK = 8_000_000
 """Numbers that are brought to double precision at a time: 64 MB."""
 
@@ -32,16 +34,21 @@ CHUNK = 8_000_000
 class Reading:
     """Which levels of a frozen network are read, and where their cells are taken to lie.
 
+    Its channels are those of one level after the other. Where neighbours are read a level has D + 2 times as many: its
+    own, and as many for each term of `hrcam_lightning.neighbours.around`.
+
     Attributes:
         model: The network with its own head, in evaluation mode.
         taps: Levels by index, none of them negative.
         resampling: See `hrcam_lightning.geometry`.
+        neighbours: Those of the taps of which neighbours are read.
         precision: Context in which the network runs; what follows is always in single precision.
     """
 
     model: LocalizationModel
     taps: Sequence[int]
     resampling: Resampling
+    neighbours: Sequence[int] = ()
     precision: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @property
@@ -52,7 +59,17 @@ class Reading:
     @property
     def channels(self) -> int:
         """Number C of channels of all levels that are read."""
-        return sum(self.levels[tap].channels for tap in self.taps)
+        return len(self.owners)
+
+    @cached_property
+    def owners(self) -> Ints:
+        """For each channel the number of the one of which it is a term; its own number for those themselves (C,)."""
+        parts, first = [], 0
+        for tap in self.taps:
+            own, terms = self.levels[tap].channels, self._terms(tap)
+            parts.append(np.tile(np.arange(first, first + own), terms))
+            first += own * terms
+        return np.concatenate(parts)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the network makes of images (B, C, *S): (B, C_l, *S_l) float32 for every level.
@@ -73,8 +90,11 @@ class Reading:
             features: (B, C_l, *S_l) of every level of the backbone.
             size: Image size ``S``.
         """
-        parts = [resampled_mean(features[tap], self.levels[tap], size, self.resampling) for tap in self.taps]
-        return torch.cat(parts, 1)
+
+        def mean(tap: int, steps: Sequence[int] | None) -> Tensor:
+            return resampled_mean(features[tap], self.levels[tap], size, self.resampling, steps)
+
+        return self._gather(mean)
 
     def logits(self, features: Sequence[Tensor], size: torch.Size) -> Tensor:
         """Logits (B, K) of the network's own head, in the precision of its weights."""
@@ -89,8 +109,22 @@ class Reading:
             features: (B, C_l, *S_l) of every level of the backbone.
             size: Image size ``S``.
         """
-        parts = [sample(features[tap], self.levels[tap], pixels, size, self.resampling) for tap in self.taps]
+
+        def values(tap: int, steps: Sequence[int] | None) -> Tensor:
+            return sample(features[tap], self.levels[tap], pixels, size, self.resampling, steps)
+
+        return self._gather(values)
+
+    def _gather(self, read: Callable[[int, Sequence[int] | None], Tensor]) -> Tensor:
+        """All channels, from what gives those of a level with the cells so many steps further."""
+        parts: list[Tensor] = []
+        for tap in self.taps:
+            own = tap in self.neighbours
+            parts += around(partial(read, tap), len(self.levels[tap].stride)) if own else [read(tap, None)]
         return torch.cat(parts, 1)
+
+    def _terms(self, tap: int) -> int:
+        return 2 + len(self.levels[tap].stride) if tap in self.neighbours else 1
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from hrcam_lightning.retrofit.features import Pooled
 from hrcam_lightning.views import spacing_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
     from hrcam_lightning.data import Batch
+    from hrcam_lightning.model import LocalizationModel
     from hrcam_lightning.retrofit.equivariance import Equivariance
     from hrcam_lightning.retrofit.features import Floats, Reading
 
@@ -81,3 +82,34 @@ def gather(
             )
         done += len(images)
     return Gathered(Pooled(values[:done], np.concatenate(labels)), np.concatenate(logits))
+
+
+@torch.no_grad()
+def aim(
+    batches: Iterable[Batch],
+    numbers: Sequence[int],
+    head: LocalizationModel,
+    equivariance: Equivariance,
+    findings: Callable[[Tensor], Sequence[int]],
+    to_device: Callable[[Batch], Batch] = lambda batch: batch,
+) -> None:
+    """Stream some training cases once more, and once for each small patch aimed at what a first head finds in them.
+
+    Args:
+        batches: Of these cases, in this order.
+        numbers: Their numbers in the training set.
+        head: The network with the first head.
+        equivariance: Updated.
+        findings: The maps of a label's findings, by number.
+        to_device: Brings a batch to where the network is, in the precision that it takes.
+    """
+    done = 0
+    for batch in batches:
+        batch = to_device(batch)
+        images, size = batch["image"], batch["image"].shape[2:]
+        features = equivariance.reading.features(images)
+        flat = head.read(features, size).maps.flatten(2).argmax(-1).cpu()
+        places = np.stack(np.unravel_index(flat.numpy(), tuple(size)), -1)
+        peaks = [places[row, list(findings(label))].tolist() for row, label in enumerate(batch["label"])]
+        equivariance.aim(images, features, numbers[done : done + len(images)], peaks)
+        done += len(images)

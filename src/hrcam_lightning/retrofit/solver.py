@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hrcam_lightning.data.contract import TaskKind
-    from hrcam_lightning.retrofit.features import Floats, Pooled
+    from hrcam_lightning.retrofit.features import Floats, Ints, Pooled
 
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -75,7 +75,12 @@ class Problem:
 
     @classmethod
     def of(
-        cls, data: Pooled, task: TaskKind, names: Sequence[str], matrices: Mapping[str, Floats] | None = None
+        cls,
+        data: Pooled,
+        task: TaskKind,
+        names: Sequence[str],
+        matrices: Mapping[str, Floats] | None = None,
+        owners: Ints | None = None,
     ) -> Problem:
         """Standardise the features, and Q with them.
 
@@ -84,17 +89,24 @@ class Problem:
             task: Kind of label.
             names: Names of the K maps.
             matrices: Q (C, C) in the units of the channels, in parts; none if not given.
+            owners: (C,) see `Reading.owners`: the scale of a channel is that of its owner, for what neighbours add
+                varies too little over the cases to have one. Each its own if not given.
 
         Raises:
             InputError: If a class has no training case, or nothing else.
         """
         _check(data.labels, task, names)
         mean, scale = data.moments()
+        scale = scale if owners is None else scale[owners]
         covariance = np.zeros((len(mean), len(mean)))
         for _, chunk in data.chunks():
             part = (chunk - mean) / scale
             covariance += part.T @ part / len(data.values)
-        return cls(data, task, len(names), mean, scale, covariance, combine(matrices or {}, scale))
+        return cls(data, task, len(names), mean, scale, covariance, combine(matrices or {}, scale, owners))
+
+    def held(self, matrices: Mapping[str, Floats], owners: Ints | None = None) -> Problem:
+        """The same problem with another penalty, of the parts `matrices` of Q; see `of`."""
+        return replace(self, penalty=combine(matrices, self.scale, owners))
 
     def solve(self, l2: float, equivariance: float, start: Solution | None = None) -> Solution:
         """The minimum.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,20 +20,21 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.retrofit.choice import RIDGES, STRENGTHS, candidates, choose
 from hrcam_lightning.retrofit.equivariance import Equivariance, Sampling
 from hrcam_lightning.retrofit.features import Reading, on_disk
-from hrcam_lightning.retrofit.gather import Gathered, gather
-from hrcam_lightning.retrofit.head import install, taps_of
+from hrcam_lightning.retrofit.gather import Gathered, aim, gather
+from hrcam_lightning.retrofit.head import head_of, install, neighbours_of, taps_of
 from hrcam_lightning.retrofit.report import Report, agreement, show
 from hrcam_lightning.retrofit.solver import Problem
 from hrcam_lightning.transfer import load_matching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from lightning.pytorch import Trainer
     from torch import Tensor
 
     from hrcam_lightning.data import Batch
     from hrcam_lightning.geometry import Resampling
+    from hrcam_lightning.model import LocalizationModel
     from hrcam_lightning.task import LocalizationTask
 
 REASONS = "quiet needs cases without a finding, rotation two equal axes"
@@ -47,6 +50,7 @@ class RetrofitStage(Callback):
         levels: Levels to read.
         equivariance: λ, or ``auto``.
         l2: Strength of the ridge penalty, or ``auto``.
+        neighbours: Levels of which neighbours are read; see `neighbours_of` if not given.
         resampling: Where cells are taken to lie. If not given, ``half_pixel`` without λ, which is published, and
             ``receptive_field`` with it: what is held to a place should be shown there.
         sampling: Views and pixels.
@@ -60,6 +64,7 @@ class RetrofitStage(Callback):
     def __init__(
         self,
         levels: Sequence[int] | None,
+        neighbours: Sequence[int] | None,
         equivariance: float | Literal["auto"],
         l2: float | Literal["auto"],
         resampling: Resampling | None,
@@ -70,7 +75,8 @@ class RetrofitStage(Callback):
         for name, value in {"equivariance": equivariance, "l2": l2}.items():
             if value != "auto" and not value >= 0:
                 raise InputError(f"{name} is {value}, but a strength must not be negative")
-        self.levels, self.resampling, self.sampling, self.trained = levels, resampling, sampling, trained
+        self.levels, self.neighbours = levels, neighbours
+        self.resampling, self.sampling, self.trained = resampling, sampling, trained
         self.strengths = STRENGTHS if equivariance == "auto" else (float(equivariance),)
         self.ridges = RIDGES if l2 == "auto" else (float(l2),)
         self.weights = weights
@@ -94,21 +100,31 @@ class RetrofitStage(Callback):
                 "brings its own weights"
             )
         taps = taps_of(base.backbone.levels, self.levels)
-        resampling = self.resampling or ("receptive_field" if any(self.strengths) else "half_pixel")
-        reading = Reading(base, taps, resampling, trainer.precision_plugin.forward_context)
-        views = Equivariance(reading, self.sampling) if any(self.strengths) else None
+        held = any(self.strengths)
+        resampling = self.resampling or ("receptive_field" if held else "half_pixel")
+        beside = neighbours_of(base.backbone.levels, taps, self.neighbours, held=held)
+        reading = Reading(base, taps, resampling, beside, trainer.precision_plugin.forward_context)
+        views = Equivariance(reading, self.sampling) if held else None
         training = _pass(trainer, task, reading, files, "train", views)
         gathered = time.monotonic() - started
         validation = _pass(trainer, task, reading, files, "val")
-        problem = Problem.of(training.pooled, task.task, task.classes, views.matrices() if views else None)
+        problem = Problem.of(
+            training.pooled, task.task, task.classes, views.matrices() if views else None, reading.owners
+        )
         if views and not problem.penalty.any():
             raise InputError(
                 f"views [{', '.join(self.sampling.kinds)}] hold a map to nothing in these cases ({REASONS}): "
                 "name others, or set --equivariance 0"
             )
+        aimed = views.sampling.aims(_found(task, training)) if views else []
+        if views and aimed:
+            middle = sorted(self.ridges)[len(self.ridges) // 2]  # the first head only has to point
+            first = problem.solve(middle, max(self.strengths))
+            _aim(trainer, task, head_of(reading, *problem.folded(first)), views, aimed)
+            problem = problem.held(views.matrices(), reading.owners)
         found = candidates(problem, validation.pooled, self.strengths, self.ridges)
         chosen = choose(found)
-        install(task, taps, resampling, *problem.folded(chosen.solution))
+        install(task, reading, head_of(reading, *problem.folded(chosen.solution)))
         head = problem.logits(chosen.solution, validation.pooled)
         match = agreement(validation.logits, head, validation.pooled.labels, task.task)
         if not self.trained:  # a head at its random start says nothing
@@ -117,11 +133,12 @@ class RetrofitStage(Callback):
             "equivariance": chosen.equivariance,
             "l2": chosen.l2,
             "levels": taps,
+            "neighbours": beside,
             "resampling": resampling,
             "train_cases": len(training.pooled.values),
             "val_cases": len(validation.pooled.values),
             "val": match,
-            "views": self._stated(len(training.pooled.values), views.seen) if views else None,
+            "views": self._stated(len(training.pooled.values), len(aimed), views.seen) if views else None,
             "seconds": {"train_pass": round(gathered, 2), "all": round(time.monotonic() - started, 2)},
         }
         show(found, chosen, task.task, match)
@@ -130,11 +147,12 @@ class RetrofitStage(Callback):
             Console().print(f"Views that no training case could give: {', '.join(unseen)} ({REASONS})", highlight=False)
         self.report = Report(found, content, task.task)
 
-    def _stated(self, cases: int, seen: Collection[str]) -> dict[str, Any]:
+    def _stated(self, cases: int, aimed: int, seen: Collection[str]) -> dict[str, Any]:
         rule = self.sampling
         return {
             "kinds": [kind for kind in rule.kinds if kind in seen],
             "cases": min(rule.cases, cases),
+            "aimed_cases": aimed,
             "draws_per_case_and_sort": rule.draws,
             "pixels_per_draw": rule.pixels,
             "patch_sides": list(rule.sides),
@@ -159,18 +177,36 @@ def _pass(
         raise InputError(f"no batch of the {split} cases is read: raise --trainer.limit_{split}_batches")
     cases = min(len(loader.dataset), batches * data.batch_size)
     values = files.enter_context(on_disk(Path(trainer.default_root_dir), cases, reading.channels))
-    shown = track(
-        islice(loader, batches),
-        description=f"Reading {split}",
-        total=batches,
-        disable=trainer.progress_bar_callback is None,
-    )
+    shown = _shown(trainer, islice(loader, batches), batches, f"Reading {split}")
+    return gather(shown, reading, values, equivariance, _normal(task), partial(_moved, trainer))
 
-    def to_network(batch: Batch) -> Batch:
-        moved: Batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
-        return moved
 
-    return gather(shown, reading, values, equivariance, _normal(task), to_network)
+def _aim(
+    trainer: Trainer, task: LocalizationTask, head: LocalizationModel, views: Equivariance, numbers: list[int]
+) -> None:
+    """Stream the training cases of these numbers."""
+    loader = trainer.datamodule.in_order("train", numbers)  # type: ignore[attr-defined]
+    shown = _shown(trainer, loader, len(loader), "Aiming")
+
+    def findings(label: Tensor) -> list[int]:
+        return [int(label)] if task.task == "multiclass" else label.flatten().nonzero().flatten().tolist()
+
+    aim(shown, numbers, head, views, findings, partial(_moved, trainer))
+
+
+def _shown(trainer: Trainer, batches: Iterable[Batch], total: int, words: str) -> Iterable[Batch]:
+    return track(batches, description=words, total=total, disable=trainer.progress_bar_callback is None)
+
+
+def _moved(trainer: Trainer, batch: Batch) -> Batch:
+    moved: Batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
+    return moved
+
+
+def _found(task: LocalizationTask, training: Gathered) -> list[bool]:
+    """Which training cases have a finding."""
+    normal = _normal(task)
+    return [not normal(torch.from_numpy(np.asarray(label))) for label in training.pooled.labels]
 
 
 def _normal(task: LocalizationTask) -> Callable[[Tensor], bool]:

@@ -29,12 +29,14 @@ class RetrofitTrainer(Trainer):
         ckpt_path: str | None = None,
         weights_only: bool | None = True,
         levels: list[int] | None = None,
+        neighbours: list[int] | None = None,
         equivariance: float | Literal["auto"] = "auto",
         l2: float | Literal["auto"] = "auto",
         resampling: Resampling | None = None,
         views: list[Demand] = ["patch", "quiet", "flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_cases: int = 2000,
-        pixels: int = 8,
+        aimed_cases: int = 300,
+        pixels: int = 6,
         patch_sides: tuple[float, float] = (0.125, 0.5),
     ) -> None:
         """Fit HR-CAM's linear head to a trained, frozen network by one pass over the data and one convex problem.
@@ -49,6 +51,8 @@ class RetrofitTrainer(Trainer):
             ckpt_path: The base's checkpoint; none where ``--model.weights`` or the backbone brings the weights.
             weights_only: Read plain data alone from it.
             levels: Levels of the backbone to read, by number from fine to coarse; all if not given.
+            neighbours: Levels of which a cell's neighbours are read with it, which can move evidence by less than a
+                cell; if not given, those with cells up to 2 pixels apart, and none if equivariance is 0.
             equivariance: Strength λ of the penalty on maps that tell of a place elsewhere. 0 is the published form;
                 ``auto`` is the largest whose validation loss is within one standard error of the lowest.
             l2: Strength of the ridge penalty on the weights of standardised features; ``auto`` has the lowest
@@ -58,6 +62,8 @@ class RetrofitTrainer(Trainer):
             views: What is demanded of maps: that they do not change outside of a patch that is replaced, are quiet
                 where there is no finding, and move with the image when it is flipped, rotated or shifted.
             view_cases: At how many training cases, drawn at random, that is looked at.
+            aimed_cases: At how many training cases with a finding a patch is put on the peak of a first head's map; 0
+                does without, and needs no second look at the cases.
             pixels: At how many pixels of each patch and view, drawn at random.
             patch_sides: Shortest and longest side of a patch, as shares of the image's side: from about the size of
                 what is to be found on.
@@ -71,11 +77,11 @@ class RetrofitTrainer(Trainer):
             if getattr(self, f"limit_{split}_batches") == 0:
                 raise InputError(f"retrofit reads the {split} cases: --trainer.limit_{split}_batches must not be 0")
         seed = torch.initial_seed() % 2**32
-        sampling = Sampling(tuple(views), view_cases, pixels=pixels, seed=seed, sides=patch_sides)
+        sampling = Sampling(tuple(views), view_cases, aimed=aimed_cases, pixels=pixels, seed=seed, sides=patch_sides)
         trained = ckpt_path is not None
         # A network that stands already has taken its file when it was built, and may have been trained since.
         weights = model.weights if not trained and model.model is None else None
-        stage = RetrofitStage(levels, equivariance, l2, resampling, sampling, trained, weights)
+        stage = RetrofitStage(levels, neighbours, equivariance, l2, resampling, sampling, trained, weights)
         # Before the progress bar, which would share the terminal with the stage's own.
         self.callbacks.insert(0, stage)  # type: ignore[attr-defined]
         try:
