@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hrcam_lightning import InputError, LocalizationModel
 from hrcam_lightning.backbones import Backbone, ConvPyramid
 from hrcam_lightning.decoders import HRCAM
 from hrcam_lightning.geometry import Level, Resampling, resample, sample
+from hrcam_lightning.neighbours import around, shifted
 from hrcam_lightning.pooling import MeanPooling
 from hrcam_lightning.retrofit.equivariance import SHARES, SHRINKAGE, Demand, Equivariance, Sampling, combine
 from hrcam_lightning.retrofit.features import Floats, Reading
@@ -28,11 +30,13 @@ BOTH: list[Resampling] = ["receptive_field", "half_pixel"]
 SIZES = [(16, 16), (9, 8, 9)]
 
 
-def _reading(size: tuple[int, ...], resampling: Resampling = "receptive_field") -> Reading:
+def _reading(
+    size: tuple[int, ...], resampling: Resampling = "receptive_field", neighbours: Sequence[int] = ()
+) -> Reading:
     torch.manual_seed(0)
     backbone = ConvPyramid(1, len(size), width=2, depth=3).eval()
     model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), MeanPooling(), resampling)
-    return Reading(model, [0, 2], resampling)
+    return Reading(model, [0, 2], resampling, neighbours)
 
 
 def _images(size: tuple[int, ...], cases: int = 6) -> Tensor:
@@ -53,9 +57,12 @@ def _parts(
 
 def _channels(reading: Reading, images: Tensor) -> Tensor:
     """Every channel of the levels that are read, at every pixel: (B, C, *S)."""
-    features = reading.features(images)
+    features, parts = reading.features(images), []
     size = images.shape[2:]
-    return torch.cat([resample(features[t], reading.levels[t], size, reading.resampling) for t in reading.taps], 1)
+    for tap in reading.taps:
+        terms = around(partial(shifted, features[tap]), len(size)) if tap in reading.neighbours else [features[tap]]
+        parts += [resample(term, reading.levels[tap], size, reading.resampling) for term in terms]
+    return torch.cat(parts, 1)
 
 
 @pytest.mark.parametrize("resampling", BOTH)
@@ -75,11 +82,16 @@ def test_sampling_is_resampling_at_some_pixels(
 @pytest.mark.parametrize("resampling", BOTH)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["small", "large", "view"])
+@pytest.mark.parametrize("neighbours", [(), (2,)])
 @torch.no_grad()
 def test_q_is_the_mean_outer_product_of_differences(
-    name: str, size: tuple[int, ...], resampling: Resampling, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    size: tuple[int, ...],
+    resampling: Resampling,
+    neighbours: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reading, images = _reading(size, resampling), _images(size)
+    reading, images = _reading(size, resampling, neighbours), _images(size)
     seen: list[tuple[Tensor, Tensor]] = []  # changed image, pixels of the image
     views = []
 
@@ -91,7 +103,7 @@ def test_q_is_the_mean_outer_product_of_differences(
     draw = "_view" if name == "view" else "_patch"
     method = getattr(Equivariance, draw)
 
-    def spy(self: Equivariance, *args: object, **sort: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def spy(self: Equivariance, *args: object, **sort: Any) -> tuple[Tensor, Tensor, Tensor]:
         changed, pixels, found = method(self, *args, **sort)
         if sort.get("large", False) == (name == "large"):
             seen.append((changed, pixels))
@@ -231,6 +243,93 @@ def test_what_the_cases_cannot_show_is_no_part(kinds: list[Demand], seen: set[De
     assert set(found.matrices()) == {"view" if kind == "flip" else kind for kind in seen}
 
 
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_patches_are_aimed_at_peaks(size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small boxes about a peak of the case's own, whole within the image, against brute force."""
+    reading, images = _reading(size, neighbours=[0]), _images(size)
+    middle, corner = [n // 2 for n in size], [n - 1 for n in size]
+    peaks = [[middle], [corner], [middle, corner]] * 2
+    seen: list[tuple[Tensor, Tensor]] = []
+    method = Equivariance._patch
+
+    def spy(self: Equivariance, *args: Any, **sort: Any) -> Any:
+        changed, pixels, found = method(self, *args, **sort)
+        seen.append((changed, pixels))
+        return changed, pixels, found
+
+    monkeypatch.setattr(Equivariance, "_patch", spy)
+    features = reading.features(images)
+
+    def aimed(batch: int) -> Floats:
+        found = Equivariance(reading, Sampling(draws=3, pixels=40, seed=3))
+        for first in range(0, 6, batch):
+            rows = slice(first, first + batch)
+            found.aim(images[rows], [one[rows] for one in features], range(6)[rows], peaks[rows])
+        return found.matrices()["aimed"]
+
+    got = aimed(6)
+    total, count, hit = torch.zeros(got.shape, dtype=torch.float64), 0, set()
+    for number, (changed, pixels) in enumerate(seen):
+        case = number // 3
+        box = (changed[0, 0] != images[case, 0]).nonzero()
+        low, high = box.min(0).values, box.max(0).values
+        holds = [(low <= torch.tensor(peak)).all() and (torch.tensor(peak) <= high).all() for peak in peaks[case]]
+        assert sum(map(bool, holds)) == 1
+        hit.add((case, [*map(bool, holds)].index(True)))
+        assert all(n // 8 <= side <= 2 * n // 8 for side, n in zip((high - low + 1).tolist(), size, strict=True))
+        gap = (_channels(reading, images[case : case + 1]) - _channels(reading, changed))[0]
+        assert torch.equal(changed[0, 0][tuple(pixels.T)], images[case, 0][tuple(pixels.T)])
+        there = gap[(slice(None), *pixels.T)].double()
+        total, count = total + there @ there.T, count + len(pixels)
+    assert len(seen) == 18
+    assert hit >= {(0, 0), (1, 0), (3, 0), (4, 0)}
+    assert {place for case, place in hit if case in (2, 5)} == {0, 1}  # each of the findings has its turn
+    np.testing.assert_allclose(got, total / count, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(aimed(1), got, rtol=1e-3, atol=1e-6)
+
+
+def test_cases_with_a_finding_are_aimed_at_in_the_order_of_the_seed() -> None:
+    found = [number % 3 == 0 for number in range(30)]
+    aims = Sampling(aimed=4, seed=1).aims(found)
+    assert aims == sorted(aims)
+    assert len(set(aims)) == 4
+    assert all(found[number] for number in aims)
+    assert set(aims) < set(Sampling(aimed=6, seed=1).aims(found))
+    assert aims != Sampling(aimed=4, seed=2).aims(found)
+    assert Sampling(aimed=100).aims(found) == list(range(0, 30, 3))
+    assert Sampling(aimed=0).aims(found) == []
+    assert Sampling(kinds=("flip",)).aims(found) == []
+
+
+class _Beside(Backbone):
+    """The image, a pixel further to the right than it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 1
+        self.levels = (Level(1, (1.0, 1.0), (0.0, 0.0)),)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images.roll(1, -1)]
+
+
+def test_neighbours_put_evidence_back_to_its_place() -> None:
+    """For ``A(x) = I(x − 1)`` the map ``A + u·∂A`` that moves best with the image has a slope of 1 along x alone."""
+    backbone = _Beside()
+    model = LocalizationModel(backbone, HRCAM(backbone.levels, 1), MeanPooling())
+    reading = Reading(model, [0], "receptive_field", [0])
+    smooth = torch.nn.functional.avg_pool2d(_images((48, 48), cases=40), 9, 1, 4)
+    smooth = torch.nn.functional.avg_pool2d(smooth, 9, 1, 4)
+    found = Equivariance(reading, Sampling(("flip",), 40, 4, pixels=100))
+    found.update(smooth, reading.features(smooth), range(40), [True] * 40)
+    q = found.matrices()["view"]
+    slopes = -np.linalg.solve(q[1:3, 1:3], q[1:3, 0])
+    np.testing.assert_allclose(slopes, [0, 1], atol=0.1)
+    energy = q[0, 0] + slopes @ q[1:3, 0]
+    assert energy < 0.2 * q[0, 0]  # the rest is the border, where the image comes in from the other side
+
+
 def test_parts_are_scaled_and_weighted() -> None:
     scale = np.array([2.0, np.inf, 0.5])
     parts = {"small": np.diag([8.0, 9.0, 1.5]), "view": np.diag([8.0, 1.0, 0.0])}
@@ -238,15 +337,23 @@ def test_parts_are_scaled_and_weighted() -> None:
     # (2, 0, 6) and (2, 0, 0) in units of the features: mean diagonals over the channels that vary 4 and 1
     small, view = SHARES["small"] * np.array([0.5, 0, 1.5]), SHARES["view"] * np.array([2.0, 0, 0])
     np.testing.assert_allclose(total, np.diag(small + view + SHRINKAGE * np.array([1, 0, 1])))
+    # What neighbours add has the scale of its channel, and no voice in how large a part is.
+    owners, joined = np.array([0, 1, 2, 0]), np.diag([8.0, 9.0, 1.5, 400.0])
+    beside = combine({"small": joined}, scale[owners], owners)
+    small = SHARES["small"] * np.array([0.5, 0, 1.5, 25])
+    np.testing.assert_allclose(beside, np.diag(small + SHRINKAGE * np.array([1, 0, 1, 1])))
     assert not combine({"small": np.zeros((3, 3))}, scale).any()  # what holds to nothing is told from what does
     assert np.array_equal(combine({}, scale), np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize("resampling", BOTH)
 @pytest.mark.parametrize("size", [(16, 16), (19, 21), (9, 12, 11)])
+@pytest.mark.parametrize("neighbours", [(), (0, 2)])
 @torch.no_grad()
-def test_pooled_features_are_the_means_of_resampled_channels(size: tuple[int, ...], resampling: Resampling) -> None:
-    reading, images = _reading(size, resampling), _images(size)
+def test_pooled_features_are_the_means_of_resampled_channels(
+    neighbours: tuple[int, ...], size: tuple[int, ...], resampling: Resampling
+) -> None:
+    reading, images = _reading(size, resampling, neighbours), _images(size)
     pooled = reading.pooled(reading.features(images), size)
     torch.testing.assert_close(pooled, _channels(reading, images).flatten(2).mean(-1), atol=1e-5, rtol=1e-4)
     assert pooled.shape == (6, reading.channels)
@@ -258,6 +365,7 @@ def test_pooled_features_are_the_means_of_resampled_channels(size: tuple[int, ..
         ({"cases": 0}, "view_cases is 0"),
         ({"pixels": -1}, "pixels is -1"),
         ({"kinds": ()}, "views is empty"),
+        ({"aimed": -1}, "aimed_cases is -1"),
         ({"sides": (0.5, 0.25)}, r"patch_sides is \[0.5, 0.25\]"),
         ({"sides": (0.0, 0.25)}, "above 0 and up to 0.5"),
         ({"sides": (0.25, 0.75)}, "above 0 and up to 0.5"),

@@ -36,6 +36,9 @@ def test_a_base_becomes_a_checkpoint_that_tests_and_predicts(base: Path, tiny_se
     assert report["train_cases"] == 8
     assert report["val_cases"] == 6
     assert report["levels"] == [2, 0]
+    assert report["neighbours"] == [0]  # the only one whose cells are at most two pixels apart
+    ill = [row for row in rows_of(cases) if row["split"] == "train" and row["label"] != "normal"]
+    assert report["views"]["aimed_cases"] == len(ill)
     assert set(report["val"]) == {"base/auroc", "head/auroc", "same_decisions", "rank_correlation"}
     rows = rows_of(head / "retrofit.csv")
     assert [float(row["equivariance"]) for row in rows] == [0, 0.01, 0.1, 1, 10]
@@ -56,7 +59,8 @@ def test_a_base_becomes_a_checkpoint_that_tests_and_predicts(base: Path, tiny_se
     assert float(loss) == pytest.approx(float(chosen["val_loss"]), abs=1e-4)
 
     config = yaml.safe_load((head / "config.yaml").read_text())
-    assert config["model"]["decoder"]["init_args"]["taps"] == [2, 0]
+    assert config["model"]["decoder"]["init_args"] == {"taps": [2, 0], "neighbours": [0]}
+    assert after["model.decoder.beside.0"].abs().max() > 0
     main(["test", "-c", "head/config.yaml", "--ckpt_path", "best"])
     plain = (head / "test/cases.csv").read_bytes()
     again = ["--trainer.default_root_dir", "head", "--ckpt_path", "best"]
@@ -77,7 +81,10 @@ def test_the_published_form_needs_no_views_and_batches_do_not_matter(base: Path,
         content = torch.load("head/best.ckpt", weights_only=True)
         assert content["hyper_parameters"]["resampling"] == "half_pixel"
         weights.append(content["state_dict"]["model.decoder.weights.0"])
-        assert json.loads(Path("head/retrofit.json").read_text())["views"] is None
+        report = json.loads(Path("head/retrofit.json").read_text())
+        assert report["views"] is None
+        assert report["neighbours"] == []
+        assert not [name for name in content["state_dict"] if "beside" in name]
     torch.testing.assert_close(*weights, atol=1e-3, rtol=1e-3)
 
 
@@ -94,6 +101,10 @@ def test_bad_input_ends_with_one_sentence(
     for words, sentence in {
         ("--levels", "[3]"): "levels is [3], but the backbone has levels 0 to 2",
         ("--levels", "[0,0]"): "levels is [0, 0]",
+        ("--neighbours", "[0,0]"): "neighbours is [0, 0]: name levels that are read ([0, 1, 2]), each once",
+        ("--levels", "[2]", "--neighbours", "[0]"): "neighbours is [0]: name levels that are read ([2])",
+        ("--neighbours", "[7]"): "neighbours is [7]",
+        ("--aimed_cases", "-1"): "aimed_cases is -1",
         ("--equivariance", "-1"): "equivariance is -1.0",
         ("--l2", "-1"): "l2 is -1.0",
         ("--pixels", "0"): "pixels is 0",
@@ -131,6 +142,8 @@ def test_from_python_a_network_of_three_classes_in_3d(tmp_path: Path) -> None:
     trainer = RetrofitTrainer(default_root_dir=tmp_path, **quiet)  # type: ignore[arg-type]
     trainer.retrofit(task, data, ckpt_path=str(tmp_path / "base.ckpt"), view_cases=4, pixels=8, l2=0.1)
     report = json.loads((tmp_path / "retrofit.json").read_text())
+    assert report["views"]["aimed_cases"] > 0
+    assert report["neighbours"] == [0, 1]
     assert {"base/accuracy", "head/accuracy"} <= set(report["val"])
     images = torch.cat([batch["image"] for batch in data.in_order("val")])
     with torch.no_grad():

@@ -65,6 +65,23 @@ def test_folded_weights_give_the_logits_of_the_standardised_problem(kind: TaskKi
     np.testing.assert_allclose(problem.logits(found, data), standard @ found.weight.T + found.bias, atol=1e-5)
 
 
+def test_what_neighbours_add_has_the_scale_of_its_channel() -> None:
+    """However little it varies over the cases: scaled by its own deviation a border effect would be a feature."""
+    data = _data("binary", channels=4)
+    owners = np.array([0, 1, 0, 1])
+    problem = Problem.of(data, "binary", ["a"], None, owners)
+    np.testing.assert_array_equal(problem.scale, data.moments()[1][owners])
+    standard = (data.values.astype(np.float64) - data.values.mean(0, dtype=np.float64)) / problem.scale
+    np.testing.assert_allclose(problem.covariance, standard.T @ standard / len(standard), rtol=1e-6)
+    found = problem.solve(1e-2, 0.0)
+    np.testing.assert_allclose(problem.logits(found, data), standard @ found.weight.T + found.bias, atol=1e-4)
+    root = np.random.default_rng(0).normal(size=(4, 4))
+    parts = {"view": root @ root.T}
+    held, whole = problem.held(parts, owners), Problem.of(data, "binary", ["a"], parts, owners)
+    np.testing.assert_array_equal(held.penalty, whole.penalty)
+    np.testing.assert_array_equal(held.solve(1e-2, 1.0).weight, whole.solve(1e-2, 1.0).weight)
+
+
 def test_a_strong_penalty_has_the_closed_form_of_the_quadratic_problem() -> None:
     """For small logits the loss is ``log 2 − gᵀw + …``: the direction is ``(l2 + λQ)⁻¹ g``, its length refitted."""
     data = _data("binary")

@@ -61,7 +61,7 @@ class HRCAM(Decoder):
         self.weights = nn.ParameterList(
             nn.Parameter(torch.empty(num_classes, level.channels).uniform_(-bound, bound)) for level in self.levels
         )
-        self.neighbours = [tap % len(levels) for tap in neighbours]
+        self.neighbours = [tap % len(levels) for tap in neighbours if -len(levels) <= tap < len(levels)]
         if len(set(self.neighbours)) < len(neighbours) or not set(self.neighbours) <= set(self.taps):
             raise InputError(f"neighbours is {list(neighbours)}: name levels that are read ({self.taps}), each once")
         terms = 1 + len(levels[0].stride)

@@ -59,8 +59,8 @@ def neighbours_of(
     """
     if wanted is None:
         return [tap for tap in taps if held and max(levels[tap].stride) <= NEAR]
-    found = [level % len(levels) for level in wanted]
-    if not set(found) <= set(taps) or len(set(found)) < len(found):
+    found = [level % len(levels) for level in wanted if -len(levels) <= level < len(levels)]
+    if not set(found) <= set(taps) or len(set(found)) < len(wanted):
         raise InputError(f"neighbours is {list(wanted)}: name levels that are read ({list(taps)}), each once")
     return found
 
