@@ -336,6 +336,10 @@ def test_networks_of_fresh_phantoms_are_tested_and_reported_on_the_set(spec_path
             assert data["init_args"]["counts"] == {"train": 8}
     main(["report", "runs/compare/tiny"])  # it maps the test cases again, and compares
     main(["report", "runs/compare/tiny/drawn/cam/seed_1"])
+    for folder in ("runs/compare/tiny/drawn", "runs/compare/tiny/drawn/cam/seed_1"):
+        page = Path(folder, "report.html").read_text()
+        assert f"phantoms drawn from {spec_path} as it trained" in page
+        assert "tested on" in page
 
 
 @pytest.mark.usefixtures("tiny_comparison")

@@ -194,8 +194,13 @@ def what_html(tested: Evaluation, built: Built) -> str:
 def data_facts(tested: Evaluation, built: Built) -> dict[str, str]:
     """What the data are known by."""
     data, scores = tested.config.get("data", {}), tested.scores
+    given = data.get("init_args") or {}
+    trained_on = str(given.get("cases") or data.get("class_path", ""))
+    set_tested = test_data(tested.folder)[-1:]
+    if set_tested and given.get("spec"):
+        trained_on = f"phantoms drawn from {given['spec']} as it trained"
     return {
-        "data": str((data.get("init_args") or {}).get("cases") or data.get("class_path", "")),
+        **({"trained on": trained_on, "tested on": set_tested[0]} if set_tested else {"data": trained_on}),
         "data hash": built.data.data_hash,
         "test cases": f"{len(scores.cases):,} of {len(set(scores.subjects)):,} subjects",
         "task": f"{built.task.task}: {', '.join(built.task.classes or ())}",
