@@ -1,13 +1,14 @@
 """A cell and its neighbours, as what moves evidence by less than a cell and what sharpens it.
 
 A linear read-out of single cells cannot mend evidence that lies a little beside what it tells of. One that also reads
-the cells next to them can: ``A + d ∂A`` is ``A`` moved by ``d`` as far as the first order goes, and ``A − s ΔA`` is
-sharper. Both leave the mean of a map alone but for the border, so that image labels say next to nothing of them: they
-are free to put evidence in its place.
+the cells next to them can: ``A − d ∂A`` is ``A`` moved on by ``d`` cells as far as the first order goes, and
+``A − s ΔA`` is sharper. Both leave the mean of a map alone but for the border, so that image labels say next to nothing
+of them: they are free to put evidence in its place.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,14 +31,37 @@ def around(read: Callable[[Sequence[int]], Tensor], dims: int) -> list[Tensor]:
     Returns:
         ``D + 2`` tensors of one shape.
     """
-    own, slopes, total = read([0] * dims), [], None
-    for axis in range(dims):
-        ahead, behind = (read([sign if other == axis else 0 for other in range(dims)]) for sign in (1, -1))
-        slopes.append((ahead - behind) / 2)
-        both = ahead + behind
-        total = both if total is None else total + both
-    assert total is not None
-    return [own, *slopes, total / (2 * dims) - own]
+    pairs = [_pair(read, axis, dims) for axis in range(dims)]
+    own = read([0] * dims)
+    return [own, *((ahead - behind) / 2 for ahead, behind in pairs), _mean(pairs) - own]
+
+
+def add_up(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of the terms of `around`, each of maps of its own.
+
+    Args:
+        terms: ``D + 2`` maps (B, K, *S): what is read of the cells, of their slope along each axis, and of the last.
+
+    Returns:
+        (B, K, *S).
+    """
+    own, *slopes, bulge = terms
+    dims = len(slopes)
+    total = own - bulge + _mean([_pair(partial(shifted, bulge), axis, dims) for axis in range(dims)])
+    for axis, slope in enumerate(slopes):
+        ahead, behind = _pair(partial(shifted, slope), axis, dims)
+        total = total + (ahead - behind) / 2
+    return total
+
+
+def _pair(read: Callable[[Sequence[int]], Tensor], axis: int, dims: int) -> tuple[Tensor, Tensor]:
+    """The next cells along an axis, ahead and behind."""
+    steps = [int(other == axis) for other in range(dims)]
+    return read(steps), read([-step for step in steps])
+
+
+def _mean(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return torch.stack([ahead + behind for ahead, behind in pairs]).sum(0) / (2 * len(pairs))
 
 
 def shifted(maps: Tensor, steps: Sequence[int]) -> Tensor:

@@ -298,6 +298,7 @@ def test_cases_with_a_finding_are_aimed_at_in_the_order_of_the_seed() -> None:
     assert set(aims) < set(Sampling(aimed=6, seed=1).aims(found))
     assert aims != Sampling(aimed=4, seed=2).aims(found)
     assert Sampling(aimed=100).aims(found) == list(range(0, 30, 3))
+    assert len(Sampling(aimed=100, cases=3).aims(found)) == 3
     assert Sampling(aimed=0).aims(found) == []
     assert Sampling(kinds=("flip",)).aims(found) == []
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sized
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrcam_lightning.data.augment import Augmentation, augment
 from hrcam_lightning.data.frame import Framing
@@ -184,10 +185,18 @@ class LocalizationDataModule(LightningDataModule, ABC):
 
         Args:
             split: Of the set.
-            numbers: The cases that are wanted, by their place in it; all if not given.
+            numbers: The cases that are wanted, by their place in it and in order; all if not given. They come in the
+                batches that they would be in with all the others, so that images of one batch are of one size.
         """
-        dataset = self.dataset(split)
-        return self._loader(dataset if numbers is None else Subset(dataset, numbers))
+        if numbers is None:
+            return self._loader(self.dataset(split))
+        blocks = groupby(numbers, key=lambda number: number // self.batch_size)
+        return DataLoader(
+            self.dataset(split),
+            batch_sampler=[list(block) for _, block in blocks],
+            num_workers=self.num_workers,
+            collate_fn=collate,
+        )
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation cases."""

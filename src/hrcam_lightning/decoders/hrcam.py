@@ -10,7 +10,7 @@ from torch import nn
 
 from hrcam_lightning.decoders.decoder import Decoder, score
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.neighbours import around, shifted
+from hrcam_lightning.neighbours import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,9 +79,7 @@ class HRCAM(Decoder):
         if tap not in self.neighbours:
             return score(feature, weight)
         mixed = score(feature, torch.cat([weight[None], self.beside[str(tap)]]).flatten(0, 1))
-        terms = around(lambda steps: shifted(mixed, steps), feature.ndim - 2)
-        own = [term[:, number * len(weight) : (number + 1) * len(weight)] for number, term in enumerate(terms)]
-        return torch.stack(own).sum(0)
+        return add_up(mixed.chunk(feature.ndim, 1))
 
 
 class CAM(HRCAM):

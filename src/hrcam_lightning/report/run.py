@@ -196,12 +196,13 @@ def data_facts(tested: Evaluation, built: Built) -> dict[str, str]:
     data, scores = tested.config.get("data", {}), tested.scores
     given = data.get("init_args") or {}
     trained_on = str(given.get("cases") or data.get("class_path", ""))
-    set_tested = test_data(tested.folder)[-1:]
-    if set_tested and given.get("spec"):
-        trained_on = f"phantoms drawn from {given['spec']} as it trained"
+    tested_on = test_data(tested.folder)[-1:]
+    if tested_on and given.get("spec"):
+        trained_on = f"phantoms drawn from {given['spec']}"
+    sets = {"trained on": trained_on, "tested on": tested_on[0]} if tested_on else {"data": trained_on}
     return {
-        **({"trained on": trained_on, "tested on": set_tested[0]} if set_tested else {"data": trained_on}),
-        "data hash": built.data.data_hash,
+        **sets,
+        "hash of the tested set" if tested_on else "data hash": built.data.data_hash,
         "test cases": f"{len(scores.cases):,} of {len(set(scores.subjects)):,} subjects",
         "task": f"{built.task.task}: {', '.join(built.task.classes or ())}",
     }

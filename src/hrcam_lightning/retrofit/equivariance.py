@@ -58,12 +58,13 @@ class Sampling:
             were: on one base of the demo set seeds 0 to 3 led to a pixel AP of .75 to .89.
         draws: Small patches of each, as many large ones, and as many views.
         pixels: Pixels of each. Those of one look are much alike: on the demo set 8 lead to about the maps that 64 led
-            to, while the outer products of a thousand channels cost an eighth.
+            to, while the outer products of a thousand channels cost an eighth; 6 pay for those of neighbours.
         seed: Of the draws.
         sides: Shortest and longest side of a patch, as shares of the image's side. Patches are small up to their
             geometric mean and large from there on, each uniform. What is to be found should be as small as the small
             ones or so: evidence that strays by less than a patch is seldom caught by it.
-        aimed: Training cases with a finding at which patches are aimed, the first of that permutation; `draws` of each.
+        aimed: Training cases with a finding at which patches are aimed, the first of that permutation and no more than
+            `cases`; `draws` of each.
 
     Raises:
         InputError: If a number is not positive, sides are not in order or above one half, or nothing is demanded.
@@ -99,7 +100,7 @@ class Sampling:
     def aims(self, found: Sequence[bool]) -> list[int]:
         """The numbers of the training cases at which patches are aimed, given which cases have a finding."""
         order = self._order(len(found)) if "patch" in self.kinds else []
-        return sorted([number for number in order if found[number]][: self.aimed])
+        return sorted([number for number in order if found[number]][: min(self.aimed, self.cases)])
 
     def _order(self, total: int) -> list[int]:
         return list(np.random.default_rng([self.seed, total]).permutation(total).tolist())

@@ -1,4 +1,4 @@
-"""One pass over the cases through a frozen network: all that the head is fitted to."""
+"""Passes over the cases through a frozen network: all that the head is fitted to."""
 
 from __future__ import annotations
 

@@ -39,10 +39,10 @@ class RetrofitTrainer(Trainer):
         pixels: int = 6,
         patch_sides: tuple[float, float] = (0.125, 0.5),
     ) -> None:
-        """Fit HR-CAM's linear head to a trained, frozen network by one pass over the data and one convex problem.
+        """Fit HR-CAM's linear head to a trained, frozen network by reading the data once and solving convex problems.
 
         The second stage of HR-CAM (Shinde et al., MICCAI 2019), with a penalty that keeps the maps on what they
-        tell of. Writes ``best.ckpt``, ``retrofit.csv`` and ``retrofit.json`` to the run folder, and scores the
+        tell of, for which some cases are read again. Writes ``best.ckpt``, ``retrofit.csv`` and ``retrofit.json`` to the run folder, and scores the
         validation cases.
 
         Args:
@@ -62,8 +62,8 @@ class RetrofitTrainer(Trainer):
             views: What is demanded of maps: that they do not change outside of a patch that is replaced, are quiet
                 where there is no finding, and move with the image when it is flipped, rotated or shifted.
             view_cases: At how many training cases, drawn at random, that is looked at.
-            aimed_cases: At how many training cases with a finding a patch is put on the peak of a first head's map; 0
-                does without, and needs no second look at the cases.
+            aimed_cases: At how many training cases with a finding, at most as many as view_cases, patches are put on
+                the peak of a first head's map; 0 does without, and needs no second look at the cases.
             pixels: At how many pixels of each patch and view, drawn at random.
             patch_sides: Shortest and longest side of a patch, as shares of the image's side: from about the size of
                 what is to be found on.
