@@ -1,9 +1,9 @@
-"""What a retrofit costs beside a forward pass over its cases: ``python benchmarks/retrofit_cost.py [CASES] [NETWORK]``.
+"""What a retrofit costs beside a forward pass over its cases.
 
-Phantoms of the demo set in memory, a network of MONAI with random weights (the cost does not depend on them), 64
-validation cases. The published form and the default are compared with the forward pass alone, in the same run; both
-include the choice of λ and L2 and the solver. Processor time counts threads that wait for each other, so that
-``OMP_NUM_THREADS=1`` tells most.
+``python benchmarks/retrofit_cost.py [CASES] [NETWORK] [SPEC]``: phantoms of the demo set, or of another specification,
+in memory, a network of MONAI with random weights (the cost does not depend on them), 64 validation cases. The published
+form and the default are compared with the forward pass alone, in the same run; both include the choice of λ and L2 and
+the solver. Processor time counts threads that wait for each other, so that ``OMP_NUM_THREADS=1`` tells most.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ SPEC = Path(__file__).parents[1] / "configs" / "synth" / "demo.yaml"
 BATCH, VALIDATION = 16, 64
 
 
-def draw(cases: int) -> list[Sample]:
+def draw(cases: int, spec: str) -> list[Sample]:
     """Phantoms."""
-    data = PhantomDataModule(str(SPEC), counts={"train": cases}).dataset("train")
+    data = PhantomDataModule(spec, counts={"train": cases}).dataset("train")
     return [data[index] for index in range(cases)]
 
 
@@ -82,12 +82,12 @@ def retrofit(model: LocalizationModel, samples: list[Sample], batches: list[Batc
     choose(candidates(problem, validation.pooled, STRENGTHS if cured else (0.0,), RIDGES))
 
 
-def main(cases: int = 2000, network: str = "resnet18") -> None:
+def main(cases: int = 2000, network: str = "resnet18", spec: str = str(SPEC)) -> None:
     """Print the table."""
     torch.manual_seed(0)
     backbone = MonaiBackbone(1, 2, network, stem_stride=2)
     model = LocalizationModel(backbone, CAM(backbone.levels, 1), MeanPooling()).eval()
-    samples = draw(cases)
+    samples = draw(cases, spec)
     batches = batched(samples)
     forward(model, batches[:4])
     processor, clock = {}, {}

@@ -191,7 +191,7 @@ def sample(
     pixels: Tensor,
     size: Sequence[int],
     resampling: Resampling,
-    steps: Sequence[int] | None = None,
+    steps: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """Read maps at some pixels of the image, without resampling them to all of it.
 
@@ -201,17 +201,20 @@ def sample(
         pixels: (B, P, D) int64, for each image its own pixels by their D coordinates.
         size: Image size ``S``.
         resampling: Convention, see the module.
-        steps: Cells along each axis by which further ones are read in place of each, the border ones repeated.
+        steps: N times, cells along each axis by which further ones are read in place of each, the border ones repeated.
 
     Returns:
-        (B, K, P), equal to ``resample`` there up to rounding.
+        (B, K, P), equal to ``resample`` there up to rounding; (B, K, N, P) if steps are given.
     """
     places = []
     for axis, cells in enumerate(maps.shape[2:]):
         pixel = pixels[..., axis].cpu().numpy().astype(np.float64)
         here = level.stride[axis], level.offset[axis]
         lower, _, fraction = _neighbours(pixel, cells, size[axis], *here, resampling)
-        place = np.clip(lower + fraction + (steps[axis] if steps else 0), 0, cells - 1)
+        place = lower + fraction
+        if steps:
+            further = [np.clip(place + step[axis], 0, cells - 1) for step in steps]
+            place = np.concatenate(further, 1)
         places.append(2 * place / max(cells - 1, 1) - 1)  # torch counts from -1 to 1, the last axis first
     grid = torch.from_numpy(np.stack(places[::-1], -1)).to(maps.device)
     inner = [1] * (maps.ndim - 3)
@@ -219,7 +222,8 @@ def sample(
     found = functional.grid_sample(
         maps.to(kind), grid.view(len(maps), *inner, *grid.shape[1:]).to(kind), padding_mode="border", align_corners=True
     )
-    return found.flatten(2).to(maps.dtype)
+    found = found.flatten(2).to(maps.dtype)
+    return found.view(*found.shape[:2], len(steps), -1) if steps else found
 
 
 def resample_sum(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -34,6 +34,14 @@ def around(read: Callable[[Sequence[int]], Tensor], dims: int) -> list[Tensor]:
     pairs = [_pair(read, axis, dims) for axis in range(dims)]
     own = read([0] * dims)
     return [own, *((ahead - behind) / 2 for ahead, behind in pairs), _mean(pairs) - own]
+
+
+def reach(dims: int) -> Iterator[tuple[int, ...]]:
+    """All steps that `around` reads at: ``2 D + 1`` of them."""
+    yield (0,) * dims
+    for axis in range(dims):
+        for sign in (1, -1):
+            yield tuple(sign * (other == axis) for other in range(dims))
 
 
 def add_up(terms: Sequence[Tensor]) -> Tensor:

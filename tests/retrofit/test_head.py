@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,12 +12,16 @@ from hrcam_lightning import LocalizationModel
 from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.data import PhantomDataModule
 from hrcam_lightning.decoders import HRCAM
-from hrcam_lightning.geometry import Resampling
 from hrcam_lightning.pooling import MeanPooling
 from hrcam_lightning.retrofit.equivariance import Equivariance, Sampling
 from hrcam_lightning.retrofit.features import Reading
 from hrcam_lightning.retrofit.gather import aim
 from hrcam_lightning.retrofit.head import head_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hrcam_lightning.geometry import Resampling
 
 CASES = [((19, 24), 3), ((12, 9, 16), 2)]
 BOTH: list[Resampling] = ["receptive_field", "half_pixel"]
@@ -78,7 +82,7 @@ def test_patches_are_aimed_where_the_maps_of_findings_peak(
         torch.testing.assert_close(feature, reading.features(images[row : row + 1])[0][0], atol=1e-5, rtol=1e-4)
 
 
-def test_chosen_cases_come_in_the_batches_of_all(spec_path: Any) -> None:
+def test_chosen_cases_come_in_the_batches_of_all(spec_path: Path) -> None:
     """So that images of different sizes, which no batch of all mixes, are not mixed either."""
     data = PhantomDataModule(str(spec_path), counts={"train": 11}, batch_size=4)
     names = [batch["case"] for batch in data.in_order("train")]

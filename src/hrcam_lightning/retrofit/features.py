@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hrcam_lightning.geometry import resampled_mean, sample
-from hrcam_lightning.neighbours import around
+from hrcam_lightning.neighbours import around, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,11 +90,11 @@ class Reading:
             features: (B, C_l, *S_l) of every level of the backbone.
             size: Image size ``S``.
         """
-
-        def mean(tap: int, steps: Sequence[int] | None) -> Tensor:
-            return resampled_mean(features[tap], self.levels[tap], size, self.resampling, steps)
-
-        return self._gather(mean)
+        parts: list[Tensor] = []
+        for tap in self.taps:
+            read = partial(resampled_mean, features[tap], self.levels[tap], size, self.resampling)
+            parts += around(read, len(size)) if tap in self.neighbours else [read()]
+        return torch.cat(parts, 1)
 
     def logits(self, features: Sequence[Tensor], size: torch.Size) -> Tensor:
         """Logits (B, K) of the network's own head, in the precision of its weights."""
@@ -109,18 +109,19 @@ class Reading:
             features: (B, C_l, *S_l) of every level of the backbone.
             size: Image size ``S``.
         """
-
-        def values(tap: int, steps: Sequence[int] | None) -> Tensor:
-            return sample(features[tap], self.levels[tap], pixels, size, self.resampling, steps)
-
-        return self._gather(values)
-
-    def _gather(self, read: Callable[[int, Sequence[int] | None], Tensor]) -> Tensor:
-        """All channels, from what gives those of a level with the cells so many steps further."""
         parts: list[Tensor] = []
         for tap in self.taps:
-            own = tap in self.neighbours
-            parts += around(partial(read, tap), len(self.levels[tap].stride)) if own else [read(tap, None)]
+            read = partial(sample, features[tap], self.levels[tap], pixels, size, self.resampling)
+            if tap not in self.neighbours:
+                parts.append(read())
+                continue
+            steps = list(reach(len(size)))
+            found = read(steps)  # one call for all of them
+
+            def look_up(step: Sequence[int], found: Tensor = found, steps: list[tuple[int, ...]] = steps) -> Tensor:
+                return found[:, :, steps.index(tuple(step))]
+
+            parts += around(look_up, len(size))
         return torch.cat(parts, 1)
 
     def _terms(self, tap: int) -> int:

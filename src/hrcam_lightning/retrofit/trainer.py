@@ -42,8 +42,8 @@ class RetrofitTrainer(Trainer):
         """Fit HR-CAM's linear head to a trained, frozen network by reading the data once and solving convex problems.
 
         The second stage of HR-CAM (Shinde et al., MICCAI 2019), with a penalty that keeps the maps on what they
-        tell of, for which some cases are read again. Writes ``best.ckpt``, ``retrofit.csv`` and ``retrofit.json`` to the run folder, and scores the
-        validation cases.
+        tell of, for which some cases are read again. Writes ``best.ckpt``, ``retrofit.csv`` and ``retrofit.json`` to
+        the run folder, and scores the validation cases.
 
         Args:
             model: The base.
