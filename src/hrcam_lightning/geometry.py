@@ -213,8 +213,7 @@ def sample(
         lower, _, fraction = _neighbours(pixel, cells, size[axis], *here, resampling)
         place = lower + fraction
         if steps:
-            further = [np.clip(place + step[axis], 0, cells - 1) for step in steps]
-            place = np.concatenate(further, 1)
+            place = np.concatenate([place + step[axis] for step in steps], 1)  # beyond the border torch repeats it
         places.append(2 * place / max(cells - 1, 1) - 1)  # torch counts from -1 to 1, the last axis first
     grid = torch.from_numpy(np.stack(places[::-1], -1)).to(maps.device)
     inner = [1] * (maps.ndim - 3)
