@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     from hrcam_lightning.geometry import Level, Resampling
 
 
+class TrainingOutput(TypedDict):
+    """What a training step hands to the optimiser and the callbacks: the whole loss, and the labels' part of it."""
+
+    loss: Tensor
+    cross_entropy: Tensor
+
+
 class StepOutput(TypedDict):
     """What a validation, test or prediction step hands to the callbacks."""
 
@@ -129,6 +136,7 @@ class LocalizationTask(LightningModule):
         self.make_backbone, self.make_decoder, self.make_pooling = backbone, decoder, pooling
         self.resampling: Resampling = resampling
         self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
+        self.consistency_share = 1.0  # of that weight; a curriculum holds it down
         self.view_averaging = view_averaging
         self.window, self.window_overlap = window, window_overlap
         self.how_weighted: ClassWeights = class_weights
@@ -281,21 +289,21 @@ class LocalizationTask(LightningModule):
             return average_views(look, images, flip_views(images.ndim - 2))
         return look(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> TrainingOutput:
         """Loss of the batch and, with `consistency`, of a view of it, plus their disagreement."""
         images, labels = batch["image"], batch["label"]
         size = len(images)
         if not self.consistency:
             loss = self.loss(self.network(images).logits, labels)
             self._log_training(size, loss=loss)
-            return loss
+            return {"loss": loss, "cross_entropy": loss.detach()}
         view = self._draw_view(images, batch["affine"])
         output: LocalizationOutput = self.network(_cat(images, view.apply(images)))
         loss = self.loss(output.logits, torch.cat([labels, labels]))
         keep = view.seam(images.shape[2:], images.device)
         gap = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
         self._log_training(size, loss=loss, disagreement=gap)
-        return loss + self._consistency_weight() * gap
+        return {"loss": loss + self._consistency_weight() * gap, "cross_entropy": loss.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Maps for the callbacks; logs ``val/loss``, which picks the best checkpoint: image labels only."""
@@ -361,15 +369,16 @@ class LocalizationTask(LightningModule):
         return draw_view(images.shape[2:], kinds, max_shift, generator, spacings[0])
 
     def _consistency_weight(self) -> float:
+        full = self.consistency * self.consistency_share
         if not self.consistency_ramp:
-            return self.consistency
+            return full
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise InputError(
                 "the consistency weight rises over a share of the run, which has no end: give --trainer.max_epochs"
             )
         done = self.global_step / steps
-        return self.consistency * min(1.0, done / self.consistency_ramp)
+        return full * min(1.0, done / self.consistency_ramp)
 
 
 def _rate(scheduler: LRSchedulerTypeUnion) -> float:
