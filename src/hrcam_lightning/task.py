@@ -78,6 +78,8 @@ class LocalizationTask(LightningModule):
         consistency: Weight of the disagreement between the map of an image and of a view of it; 0 trains without views.
         consistency_ramp: Share of the run over which that weight rises from 0: at full weight from the first step the
             network learns to agree before it has anything to agree on.
+        level_loss: Weight of the mean loss of the levels' maps taken one by one. Each has to tell the class by itself
+            then, so that evidence does not lie in the coarse ones alone (deep supervision: Lee et al., AISTATS 2015).
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
@@ -109,6 +111,7 @@ class LocalizationTask(LightningModule):
         resampling: Resampling = "receptive_field",
         consistency: float = 1.0,
         consistency_ramp: float = 0.4,
+        level_loss: float = 0.0,
         views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_averaging: bool = True,
         window: list[int] | None = None,
@@ -122,8 +125,9 @@ class LocalizationTask(LightningModule):
         freeze_statistics: bool = True,
     ) -> None:
         super().__init__()
-        if consistency < 0:
-            raise InputError(f"model.consistency is {consistency}, but a weight must not be negative")
+        for name, weight in {"consistency": consistency, "level_loss": level_loss}.items():
+            if weight < 0:
+                raise InputError(f"model.{name} is {weight}, but a weight must not be negative")
         if not 0 <= consistency_ramp <= 1:
             raise InputError(f"model.consistency_ramp is {consistency_ramp}, but is a share of the run, 0 to 1")
         if consistency and not views:
@@ -137,7 +141,7 @@ class LocalizationTask(LightningModule):
         self.resampling: Resampling = resampling
         self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
         self.consistency_share = 1.0  # of that weight; a curriculum holds it down
-        self.view_averaging = view_averaging
+        self.level_loss, self.view_averaging = level_loss, view_averaging
         self.window, self.window_overlap = window, window_overlap
         self.how_weighted: ClassWeights = class_weights
         self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
@@ -262,7 +266,13 @@ class LocalizationTask(LightningModule):
     # --- steps
 
     def on_fit_start(self) -> None:
-        """Weigh classes by the training cases: a checkpoint, which knows better, is loaded by now."""
+        """Weigh classes by the training cases: a checkpoint, which knows better, is loaded by now.
+
+        Raises:
+            InputError: If levels are to be trained one by one and there is but one.
+        """
+        if self.level_loss and len(self.network.decoder.levels) < 2 and self.trainer.state.fn == "fit":
+            raise InputError(f"model.level_loss is {self.level_loss}, but the decoder has a single level: set it to 0")
         if self.how_weighted == "balanced":
             assert self.classes is not None
             assert self.class_weights is not None
@@ -290,20 +300,24 @@ class LocalizationTask(LightningModule):
         return look(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> TrainingOutput:
-        """Loss of the batch and, with `consistency`, of a view of it, plus their disagreement."""
-        images, labels = batch["image"], batch["label"]
-        size = len(images)
-        if not self.consistency:
-            loss = self.loss(self.network(images).logits, labels)
-            self._log_training(size, loss=loss)
-            return {"loss": loss, "cross_entropy": loss.detach()}
-        view = self._draw_view(images, batch["affine"])
-        output: LocalizationOutput = self.network(_cat(images, view.apply(images)))
-        loss = self.loss(output.logits, torch.cat([labels, labels]))
-        keep = view.seam(images.shape[2:], images.device)
-        gap = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
-        self._log_training(size, loss=loss, disagreement=gap)
-        return {"loss": loss + self._consistency_weight() * gap, "cross_entropy": loss.detach()}
+        """Loss of the batch, or of it and a view with their disagreement; with `level_loss`, of each level as well."""
+        images, labels, size = batch["image"], batch["label"], len(batch["image"])
+        view = self._draw_view(images, batch["affine"]) if self.consistency else None
+        seen = images if view is None else torch.cat([images, view.apply(images)])
+        labels = labels if view is None else torch.cat([labels, labels])
+        output: LocalizationOutput = self.network(seen)
+        parts = {"loss": self.loss(output.logits, labels)}
+        total = parts["loss"]
+        if self.level_loss:
+            alone = [self.loss(logits, labels) for logits in self.network.level_logits(output)]
+            parts["level_loss"] = torch.stack(alone).mean()
+            total = total + self.level_loss * parts["level_loss"]
+        if view is not None:
+            keep = view.seam(images.shape[2:], images.device)
+            parts["disagreement"] = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
+            total = total + self._consistency_weight() * parts["disagreement"]
+        self._log_training(size, **parts)
+        return {"loss": total, "cross_entropy": parts["loss"].detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Maps for the callbacks; logs ``val/loss``, which picks the best checkpoint: image labels only."""
@@ -383,9 +397,3 @@ class LocalizationTask(LightningModule):
 
 def _rate(scheduler: LRSchedulerTypeUnion) -> float:
     return max(float(group["lr"]) for group in scheduler.optimizer.param_groups)
-
-
-def _cat(images: Tensor, views: Tensor) -> Tensor:
-    if images.shape != views.shape:
-        raise InputError(f"a view of images {tuple(images.shape)} has another shape, {tuple(views.shape)}")
-    return torch.cat([images, views])
