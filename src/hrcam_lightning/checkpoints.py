@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SWITCHES = (
     "consistency",
     "consistency_ramp",
+    "level_loss",
     "views",
     "view_averaging",
     "window",

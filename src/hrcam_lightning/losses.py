@@ -34,23 +34,34 @@ def cross_entropy(task: str | None, logits: Tensor, labels: Tensor, weights: Ten
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits), pos_weight=weights)
 
 
-def uninformed_loss(task: str | None, labels: Tensor, classes: int, weights: Tensor | None = None) -> float:
+def class_shares(task: str | None, labels: Tensor, classes: int) -> Tensor:
+    """Share of the cases (K,) that are of each class, or have each finding.
+
+    Args:
+        task: Kind of label.
+        labels: (N,) class numbers, or (N, K) findings.
+        classes: Number of maps K.
+    """
+    if task == "multiclass":
+        return torch.bincount(labels, minlength=classes).double() / len(labels)
+    return labels.reshape(len(labels), classes).double().mean(0)
+
+
+def uninformed_loss(task: str | None, shares: Tensor, weights: Tensor | None = None) -> float:
     """The least mean cross-entropy of any answer that is the same for every case: what a network must fall below.
 
     Args:
         task: Kind of label.
-        labels: Of the cases, (N,) or (N, K).
-        classes: Number of maps K.
+        shares: (K,), see `class_shares`.
         weights: As in `cross_entropy`.
     """
-    own = torch.ones(classes, dtype=torch.float64) if weights is None else weights.double()
+    own = torch.ones_like(shares) if weights is None else weights.to(shares)
+    found = own * shares
     if task == "multiclass":
-        share = own * torch.bincount(labels, minlength=classes) / len(labels)
-        return float(-torch.xlogy(share, share / share.sum()).sum())
-    found = labels.view(len(labels), classes).double().mean(0)
-    with_it, without = own * found, 1 - found
-    answer = with_it / (with_it + without)
-    return float(-(torch.xlogy(with_it, answer) + torch.xlogy(without, 1 - answer)).mean())
+        return float(-torch.xlogy(found, found / found.sum()).sum())
+    without = 1 - shares
+    answer = found / (found + without)
+    return float(-(torch.xlogy(found, answer) + torch.xlogy(without, 1 - answer)).mean())
 
 
 def given_weights(weights: Sequence[float], classes: Sequence[str]) -> Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Callback
 
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.losses import uninformed_loss
+from hrcam_lightning.losses import class_shares, uninformed_loss
 from hrcam_lightning.pooling import AttentionPooling, LogSumExpPooling
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     Pools = LogSumExpPooling | AttentionPooling
 
 MEMORY = 50
-"""Steps over which the training loss is averaged."""
+"""Training batches over which the loss is averaged."""
 
 
 class SharpnessCurriculum(Callback):
@@ -31,17 +32,17 @@ class SharpnessCurriculum(Callback):
     On subtle findings a network needs hundreds of steps before it sees anything at all. In these a sharp pooling learns
     from a few pixels of noise, and agreement between views is had most cheaply from a map that says nothing: such a
     training ends where it began. So sharpness rises from `start` to the pooling's own in equal ratios, and the weight
-    of disagreement from 0 to the task's own, by what the network knows: the skill ``1 − loss / loss of the best
-    constant answer`` of the last steps' training loss. At the skill `full` both are there. A skill that falls takes
-    them back, so that a step too far mends itself.
+    of disagreement from 0 to what it would be without a curriculum, by what the network knows of the training cases:
+    the skill ``1 − loss / loss of the best constant answer``, both over the last batches. At the skill `full` both are
+    there. A skill that falls takes them back, so that a step too far mends itself.
 
     Validation, test and prediction, and so the choice of the best checkpoint, always have the pooling's own sharpness.
     Works with `LogSumExpPooling` and `AttentionPooling` on any data, and beside `SubtletyCurriculum`; logs
-    ``train/sharpness`` and ``train/skill``, those of an epoch's last step.
+    ``train/sharpness`` and ``train/skill`` as they are at the end of an epoch.
 
     Args:
         start: Sharpness of the first step, above 0 and at most the pooling's own.
-        full: Skill from which the pooling's own sharpness and the whole weight hold, above 0 and at most 1.
+        full: Skill from which both are whole, above 0 and at most 1.
 
     Raises:
         InputError: If an argument is out of range, or the pooling has no sharpness.
@@ -53,13 +54,9 @@ class SharpnessCurriculum(Callback):
         if not 0 < full <= 1:
             raise InputError(f"SharpnessCurriculum: full is {full}, but is a skill, above 0 and up to 1")
         self.start, self.full = start, full
-        self.target = self.uninformed = 0.0
-        self.loss = self.weight = 0.0  # running sums; their ratio is the mean
-
-    @property
-    def skill(self) -> float:
-        """Share of the ignorance that the network has overcome; 0 before the first step, below it when worse."""
-        return 1 - self.loss / self.weight / self.uninformed if self.weight else 0.0
+        self.target: float | None = None  # the pooling's own sharpness, once training starts
+        self.seen: Tensor | None = None  # running sums over batches: of 1, of the loss, of the shares of the classes
+        self.skill = 0.0
 
     @property
     def progress(self) -> float:
@@ -69,52 +66,56 @@ class SharpnessCurriculum(Callback):
     @property
     def sharpness(self) -> float:
         """Sharpness of the next training step."""
+        assert self.target is not None
         return float(self.target * (self.start / self.target) ** (1 - self.progress))
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers of the loss."""
-        return {"loss": self.loss, "weight": self.weight}
+        """What it remembers of the batches."""
+        return {"seen": self.seen, "skill": self.skill}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self.loss, self.weight = state_dict["loss"], state_dict["weight"]
+        self.seen, self.skill = state_dict["seen"], state_dict["skill"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
-        """Look up where it ends, and what a network loses that says the same of every case.
-
-        The task knows the weights of its classes by now.
-        """
-        self.target = _pooling(pl_module).sharpness
-        if self.start > self.target:
+        """Look up where it ends."""
+        own = _pooling(pl_module).sharpness
+        if self.start > own:
             raise InputError(
-                f"SharpnessCurriculum: start is {self.start}, but the pooling's own sharpness is {self.target}: "
-                "begin at it or below"
+                f"SharpnessCurriculum: start is {self.start}, but the pooling's own sharpness is {own}: begin at it or "
+                "below"
             )
-        assert pl_module.classes is not None
-        labels = trainer.datamodule.training_labels()  # type: ignore[attr-defined]
-        weights = None if pl_module.class_weights is None else pl_module.class_weights.cpu()
-        self.uninformed = uninformed_loss(pl_module.task, labels, len(pl_module.classes), weights)
-        if not self.uninformed:
-            raise InputError(
-                "SharpnessCurriculum: all training cases have the same label, so that there is nothing to learn"
-            )
+        self.target = own
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: LocalizationTask, batch: Batch, batch_idx: int
     ) -> None:
-        """Set both for this step alone."""
+        """Set both for this batch alone."""
         _pooling(pl_module).sharpness = self.sharpness
         pl_module.consistency_share = self.progress
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: LocalizationTask, outputs: Mapping[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        """Give the pooling its own sharpness back, and learn from the step's loss."""
-        _pooling(pl_module).sharpness = self.target
+        """Give the pooling its own sharpness back, and learn from the batch's loss.
+
+        The best constant answer is that to the labels of the very batches that were lost on: neither a sampler nor a
+        batch without findings passes for knowledge.
+        """
+        self._restore(pl_module)
+        assert pl_module.classes is not None
+        shares = class_shares(pl_module.task, batch["label"], len(pl_module.classes))
+        batch_sums = torch.cat([outputs["cross_entropy"].to(shares).view(1), shares])
         # The same on every process, or each would pool in its own way.
-        loss = float(trainer.strategy.reduce(outputs["cross_entropy"], reduce_op="mean"))
-        keep = 1 - 1 / MEMORY
-        self.loss, self.weight = keep * self.loss + loss, keep * self.weight + 1
+        batch_sums = torch.as_tensor(trainer.strategy.reduce(batch_sums, reduce_op="mean")).cpu()
+        if not batch_sums.isfinite().all():
+            return  # such a step is skipped in 16-bit precision, and must not be remembered for ever
+        new = torch.cat([torch.ones(1).to(batch_sums), batch_sums])
+        self.seen = new if self.seen is None else (1 - 1 / MEMORY) * self.seen + new
+        loss, *mix = (self.seen[1:] / self.seen[0]).tolist()
+        weights = None if pl_module.class_weights is None else pl_module.class_weights.cpu()
+        ignorance = uninformed_loss(pl_module.task, torch.tensor(mix, dtype=torch.float64), weights)
+        self.skill = 1 - loss / ignorance if ignorance > 0 else 0.0  # one label alone: nothing to know
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Log where it is."""
@@ -122,7 +123,18 @@ class SharpnessCurriculum(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Leave the task as it was."""
-        pl_module.consistency_share = 1.0
+        self._restore(pl_module)
+
+    def on_exception(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: LocalizationTask, exception: BaseException
+    ) -> None:
+        """Leave the task as it was, whatever stopped the step."""
+        self._restore(pl_module)
+
+    def _restore(self, task: LocalizationTask) -> None:
+        task.consistency_share = 1.0
+        if self.target is not None:
+            _pooling(task).sharpness = self.target
 
 
 def _pooling(task: LocalizationTask) -> Pools:
