@@ -104,18 +104,19 @@ class SharpnessCurriculum(Callback):
         """
         self._restore(pl_module)
         assert pl_module.classes is not None
-        shares = class_shares(pl_module.task, batch["label"], len(pl_module.classes))
-        batch_sums = torch.cat([outputs["cross_entropy"].to(shares).view(1), shares])
+        shares = class_shares(pl_module.task, batch["label"].cpu(), len(pl_module.classes))
+        loss = outputs["cross_entropy"].float()
         # The same on every process, or each would pool in its own way.
-        batch_sums = torch.as_tensor(trainer.strategy.reduce(batch_sums, reduce_op="mean")).cpu()
-        if not batch_sums.isfinite().all():
+        mean = trainer.strategy.reduce(torch.cat([loss.view(1), shares.to(loss)]), reduce_op="mean")
+        sums = torch.as_tensor(mean).cpu().double()
+        if not sums.isfinite().all():
             return  # such a step is skipped in 16-bit precision, and must not be remembered for ever
-        new = torch.cat([torch.ones(1).to(batch_sums), batch_sums])
+        new = torch.cat([torch.ones(1).to(sums), sums])
         self.seen = new if self.seen is None else (1 - 1 / MEMORY) * self.seen + new
-        loss, *mix = (self.seen[1:] / self.seen[0]).tolist()
+        lost, *mix = (self.seen[1:] / self.seen[0]).tolist()
         weights = None if pl_module.class_weights is None else pl_module.class_weights.cpu()
         ignorance = uninformed_loss(pl_module.task, torch.tensor(mix, dtype=torch.float64), weights)
-        self.skill = 1 - loss / ignorance if ignorance > 0 else 0.0  # one label alone: nothing to know
+        self.skill = 1 - lost / ignorance if ignorance > 0 else 0.0  # one label alone: nothing to know
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LocalizationTask) -> None:  # type: ignore[override]
         """Log where it is."""
