@@ -144,6 +144,14 @@ def test_a_constant_answer_never_passes_for_knowledge(spec_path: Path, weight: f
         assert curriculum.progress < 1e-6
 
 
+def test_skill_knows_the_weights_of_the_loss(spec_path: Path) -> None:
+    task = _task(class_weights=[9.0])
+    curriculum, trainer = _ready(task, spec_path)
+    ignorance = task.loss(torch.tensor([[math.log(9)]] * 2), torch.tensor([0, 1]))  # odds of 1, nine times as heavy
+    _step(curriculum, trainer, task, 0.6 * float(ignorance))
+    assert curriculum.skill == pytest.approx(0.4, rel=1e-5)
+
+
 def test_a_loss_that_is_not_finite_is_not_remembered(spec_path: Path) -> None:
     task = _task()
     curriculum, trainer = _ready(task, spec_path)
