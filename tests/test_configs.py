@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +15,7 @@ from synth import Phantoms, PhantomSpec
 from synth.cli import main as synth_main
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = ("augment.yaml", "gpu.yaml", "hard.yaml", "wandb.yaml")
+OVERLAYS = ("augment.yaml", "gpu.yaml", "wandb.yaml")
 STUDY = "filtered_retrain.yaml"
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name not in (*OVERLAYS, STUDY))
 SPECS = sorted((ROOT / "configs/synth").glob("*.yaml"))
@@ -73,23 +72,6 @@ def test_the_augmentation_overlay_augments(checkout: Path, monkeypatch: pytest.M
     assert written["class_path"].endswith("CaseDataModule")
     given = yaml.safe_load((ROOT / "configs/augment.yaml").read_text())["data"]["init_args"]["augmentation"]
     assert written["init_args"]["augmentation"] == {"offset": 0.0, "gamma": 0.0, **given}
-
-
-def test_the_overlay_for_hard_findings_adds_to_the_recipe(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(checkout)
-    run = ["--trainer.default_root_dir", "runs/hard"]
-    main(["fit", "-c", "configs/demo.yaml", "-c", "configs/hard.yaml", *QUICK, *run])
-    with Path("runs/hard/metrics.csv").open(encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert float(row["train/sharpness"]) < 3  # one epoch of a few cases teaches next to nothing
-    assert float(row["train/level_loss"]) > 0
-    written = yaml.safe_load(Path("runs/hard/config.yaml").read_text(encoding="utf-8"))
-    assert written["model"]["consistency"] == 1
-    # Behind the callbacks that a configuration has, not in their place.
-    main(["fit", "-c", "configs/subtle.yaml", "-c", "configs/hard.yaml", *QUICK, *run, "--overwrite", "true"])
-    written = yaml.safe_load(Path("runs/hard/config.yaml").read_text(encoding="utf-8"))
-    names = [callback["class_path"].rpartition(".")[2] for callback in written["trainer"]["callbacks"]]
-    assert names == ["SubtletyCurriculum", "SharpnessCurriculum"]
 
 
 def test_the_study_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

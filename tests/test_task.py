@@ -111,8 +111,7 @@ def test_unlabelled_data_fit_any_trained_network() -> None:
     ("arguments", "sentence"),
     [
         ({"consistency": -1.0}, "consistency is -1.0"),
-        ({"level_loss": -0.5}, "level_loss is -0.5"),
-        ({"consistency_ramp": 1.5}, "consistency_ramp is 1.5"),
+        ({"consistency_skill": 1.5}, "consistency_skill is 1.5"),
         ({"classes": ["a", "b"]}, "a binary task has one map"),
     ],
 )
@@ -174,40 +173,13 @@ def test_a_seed_gives_the_same_weights_and_another_view_weight_does_not(tmp_path
     assert not torch.equal(first[name], without[name])
 
 
-@pytest.mark.parametrize("consistency", [0.0, 1.0])
-def test_levels_are_trained_one_by_one_as_much_as_asked_for(
-    spec_path: Path, consistency: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seed_everything(0)
-    task = _task(level_loss=0.5, consistency=consistency, consistency_ramp=0.0).eval()  # batch norm the same twice
-    monkeypatch.setattr(task, "log", lambda *_, **__: None)
-    monkeypatch.setattr(LocalizationTask, "global_step", 0)
-    batch = next(iter(PhantomDataModule(str(spec_path), batch_size=8).train_dataloader()))
-    whole = task.training_step(batch, 0)
-    task.level_loss = 0.0
-    without = task.training_step(batch, 0)
-    images, labels = batch["image"], batch["label"].float()[:, None]
-    if consistency:
-        images, labels = (
-            torch.cat([images, task._draw_view(images, batch["affine"]).apply(images)]),
-            labels.repeat(2, 1),
-        )
-    output = task.network(images)
-    losses = [F.binary_cross_entropy_with_logits(logits, labels) for logits in task.network.level_logits(output)]
-    assert len(losses) == 3
-    assert (whole["loss"] - without["loss"]).item() == pytest.approx(0.5 * torch.stack(losses).mean().item(), rel=1e-4)
-    torch.testing.assert_close(whole["cross_entropy"], F.binary_cross_entropy_with_logits(output.logits, labels))
-
-
-def test_one_level_cannot_be_trained_one_by_one(tmp_path: Path, spec_path: Path) -> None:
-    task, data = _task(decoder=CAM, level_loss=1.0), PhantomDataModule(str(spec_path))
-    with pytest.raises(InputError, match=r"level_loss is 1\.0, but the decoder has a single level"):
-        _trainer(tmp_path).fit(task, data)
-
-
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"level_loss": 1.0}, {"decoder": CAM, "pooling": MeanPooling, "consistency": 0.0, "resampling": "half_pixel"}],
+    [
+        {},
+        {"consistency_skill": 0.0},
+        {"decoder": CAM, "pooling": MeanPooling, "consistency": 0.0, "resampling": "half_pixel"},
+    ],
 )
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_few_steps_lower_the_loss(
@@ -232,14 +204,6 @@ def test_a_plateau_schedule_counts_validations(tmp_path: Path, spec_path: Path) 
     trainer.fit(task, data)  # validates after epochs 3 and 6; no loss falls by 10, so that each but the first is bad
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3)
-
-
-def test_the_consistency_weight_rises_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = _task(consistency=2.0, consistency_ramp=0.5)
-    task._trainer = SimpleNamespace(estimated_stepping_batches=100)  # type: ignore[assignment]
-    for step, expected in ((0, 0.0), (25, 1.0), (50, 2.0), (99, 2.0)):
-        monkeypatch.setattr(LocalizationTask, "global_step", step)
-        assert task._consistency_weight() == pytest.approx(expected)
 
 
 def test_cases_of_different_voxels_are_not_turned_by_one_view(

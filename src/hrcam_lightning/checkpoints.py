@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 # What a trained network may be given anew: none of it shapes weights.
 SWITCHES = (
     "consistency",
-    "consistency_ramp",
-    "level_loss",
+    "consistency_skill",
     "views",
     "view_averaging",
     "window",

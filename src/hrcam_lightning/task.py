@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -15,10 +15,11 @@ from torch.optim import AdamW, Optimizer
 from hrcam_lightning.backbones import Backbone, ConvPyramid
 from hrcam_lightning.decoders import HRCAM, Decoder
 from hrcam_lightning.errors import InputError
-from hrcam_lightning.losses import ClassWeights, balanced_weights, cross_entropy, given_weights
+from hrcam_lightning.losses import ClassWeights, balanced_weights, class_shares, cross_entropy, given_weights
 from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
+from hrcam_lightning.skill import Skill
 from hrcam_lightning.transfer import load_matching
 from hrcam_lightning.views import (
     View,
@@ -76,10 +77,9 @@ class LocalizationTask(LightningModule):
         pooling: Makes the pooling of maps into logits.
         resampling: Where the cells of a level are taken to lie.
         consistency: Weight of the disagreement between the map of an image and of a view of it; 0 trains without views.
-        consistency_ramp: Share of the run over which that weight rises from 0: at full weight from the first step the
-            network learns to agree before it has anything to agree on.
-        level_loss: Weight of the mean loss of the levels' maps taken one by one. Each has to tell the class by itself
-            then, so that evidence does not lie in the coarse ones alone (deep supervision: Lee et al., AISTATS 2015).
+        consistency_skill: Skill (`hrcam_lightning.skill`) from which that weight is whole; it rises with the skill, and
+            is 0 as long as the network knows nothing: agreement is had most cheaply from a flat map, and a network that
+            learns it first learns nothing else. 0 for the whole weight from the first step.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
@@ -110,8 +110,7 @@ class LocalizationTask(LightningModule):
         pooling: Callable[[], Pooling] = LogSumExpPooling,
         resampling: Resampling = "receptive_field",
         consistency: float = 1.0,
-        consistency_ramp: float = 0.4,
-        level_loss: float = 0.0,
+        consistency_skill: float = 0.1,
         views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_averaging: bool = True,
         window: list[int] | None = None,
@@ -125,11 +124,10 @@ class LocalizationTask(LightningModule):
         freeze_statistics: bool = True,
     ) -> None:
         super().__init__()
-        for name, weight in {"consistency": consistency, "level_loss": level_loss}.items():
-            if weight < 0:
-                raise InputError(f"model.{name} is {weight}, but a weight must not be negative")
-        if not 0 <= consistency_ramp <= 1:
-            raise InputError(f"model.consistency_ramp is {consistency_ramp}, but is a share of the run, 0 to 1")
+        if consistency < 0:
+            raise InputError(f"model.consistency is {consistency}, but a weight must not be negative")
+        if not 0 <= consistency_skill <= 1:
+            raise InputError(f"model.consistency_skill is {consistency_skill}, but is a skill, 0 to 1")
         if consistency and not views:
             raise InputError("model.views is empty: name views, or set --model.consistency 0")
         if stop_rate < 0:
@@ -139,9 +137,9 @@ class LocalizationTask(LightningModule):
         self.make_optimizer = optimizer
         self.make_backbone, self.make_decoder, self.make_pooling = backbone, decoder, pooling
         self.resampling: Resampling = resampling
-        self.consistency, self.consistency_ramp, self.views = consistency, consistency_ramp, views
-        self.consistency_share = 1.0  # of that weight; a curriculum holds it down
-        self.level_loss, self.view_averaging = level_loss, view_averaging
+        self.consistency, self.consistency_skill, self.views = consistency, consistency_skill, views
+        self.skill = Skill()
+        self.view_averaging = view_averaging
         self.window, self.window_overlap = window, window_overlap
         self.how_weighted: ClassWeights = class_weights
         self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
@@ -241,6 +239,7 @@ class LocalizationTask(LightningModule):
                 backbone[name] = nothing
         checkpoint["hyper_parameters"] = kept
         checkpoint["data_module"] = self._data_module_name()
+        checkpoint["skill"] = asdict(self.skill)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Hand the data module its state, and forget thresholds of maps of another kind: averaged over views, or not.
@@ -248,6 +247,7 @@ class LocalizationTask(LightningModule):
         Lightning hands a state to a data module of the same class alone. A network that was trained on phantoms must
         see a user's scans on the same scale.
         """
+        self.skill = Skill(**checkpoint.get("skill", {}))
         kept, own = checkpoint.get("data_module"), self._data_module_name()
         if kept in checkpoint and own is not None and own != kept:
             self.trainer.datamodule.load_state_dict(checkpoint[kept])  # type: ignore[attr-defined]
@@ -266,13 +266,7 @@ class LocalizationTask(LightningModule):
     # --- steps
 
     def on_fit_start(self) -> None:
-        """Weigh classes by the training cases: a checkpoint, which knows better, is loaded by now.
-
-        Raises:
-            InputError: If levels are to be trained one by one and there is but one.
-        """
-        if self.level_loss and len(self.network.decoder.levels) < 2 and self.trainer.state.fn == "fit":
-            raise InputError(f"model.level_loss is {self.level_loss}, but the decoder has a single level: set it to 0")
+        """Weigh classes by the training cases: a checkpoint, which knows better, is loaded by now."""
         if self.how_weighted == "balanced":
             assert self.classes is not None
             assert self.class_weights is not None
@@ -300,7 +294,7 @@ class LocalizationTask(LightningModule):
         return look(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> TrainingOutput:
-        """Loss of the batch, or of it and a view with their disagreement; with `level_loss`, of each level as well."""
+        """Loss of the batch, or of it and a view with their disagreement."""
         images, labels, size = batch["image"], batch["label"], len(batch["image"])
         view = self._draw_view(images, batch["affine"]) if self.consistency else None
         seen = images if view is None else torch.cat([images, view.apply(images)])
@@ -308,16 +302,24 @@ class LocalizationTask(LightningModule):
         output: LocalizationOutput = self.network(seen)
         parts = {"loss": self.loss(output.logits, labels)}
         total = parts["loss"]
-        if self.level_loss:
-            alone = [self.loss(logits, labels) for logits in self.network.level_logits(output)]
-            parts["level_loss"] = torch.stack(alone).mean()
-            total = total + self.level_loss * parts["level_loss"]
         if view is not None:
             keep = view.seam(images.shape[2:], images.device)
             parts["disagreement"] = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
-            total = total + self._consistency_weight() * parts["disagreement"]
+            weight = self.consistency * self.skill.share(self.consistency_skill)
+            total = total + weight * parts["disagreement"]
         self._log_training(size, **parts)
         return {"loss": total, "cross_entropy": parts["loss"].detach()}
+
+    def on_train_batch_end(self, outputs: TrainingOutput, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Learn from the batch's loss what the network knows: the same on every process."""
+        if self.consistency:
+            assert self.classes is not None
+            shares = class_shares(self.task, batch["label"].cpu(), len(self.classes))
+            own = outputs["cross_entropy"].float().view(1)
+            mean = self.trainer.strategy.reduce(torch.cat([own, shares.to(own)]), reduce_op="mean")
+            loss, *found = torch.as_tensor(mean).tolist()
+            self.skill.learn(self.task, loss, found, self.class_weights)
+            self._log_training(len(batch["image"]), skill=self.skill.value)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Maps for the callbacks; logs ``val/loss``, which picks the best checkpoint: image labels only."""
@@ -337,7 +339,7 @@ class LocalizationTask(LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=len(batch["image"]), sync_dist=True, prog_bar=stage == "val")
         return {"output": output}
 
-    def _log_training(self, size: int, **values: Tensor) -> None:
+    def _log_training(self, size: int, **values: Tensor | float) -> None:
         for name, value in values.items():
             self.log(f"train/{name}", value, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
 
@@ -381,18 +383,6 @@ class LocalizationTask(LightningModule):
         alike = len({None if one is None else tuple(round(step, 3) for step in one) for one in spacings}) == 1
         kinds = self.views if alike else [kind for kind in self.views if kind != "rotation"]
         return draw_view(images.shape[2:], kinds, max_shift, generator, spacings[0])
-
-    def _consistency_weight(self) -> float:
-        full = self.consistency * self.consistency_share
-        if not self.consistency_ramp:
-            return full
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise InputError(
-                "the consistency weight rises over a share of the run, which has no end: give --trainer.max_epochs"
-            )
-        done = self.global_step / steps
-        return full * min(1.0, done / self.consistency_ramp)
 
 
 def _rate(scheduler: LRSchedulerTypeUnion) -> float:

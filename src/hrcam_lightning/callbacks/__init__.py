@@ -6,7 +6,6 @@ from hrcam_lightning.callbacks.localization import LocalizationMetrics
 from hrcam_lightning.callbacks.metrics_file import MetricsFile
 from hrcam_lightning.callbacks.panels import FusedMapPanels
 from hrcam_lightning.callbacks.predictions import PredictionWriter
-from hrcam_lightning.callbacks.sharpness import SharpnessCurriculum
 
 __all__ = [
     "FaithfulnessMetrics",
@@ -14,6 +13,5 @@ __all__ = [
     "LocalizationMetrics",
     "MetricsFile",
     "PredictionWriter",
-    "SharpnessCurriculum",
     "SubtletyCurriculum",
 ]
