@@ -125,7 +125,7 @@ def test_switches_win_over_the_checkpoint_and_another_network_is_refused(
 ) -> None:
     words = again("test", fitted, tiny_set / "cases.csv")
     words[words.index("--ckpt_path") + 1] = "best"  # of the run folder
-    main([*words, "--model.consistency_skill", "0.5"])  # shapes no weights of a trained network
+    main([*words, "--model.full_skill", "0.5"])  # shapes no weights of a trained network
     averaged = (fitted / "test/cases.csv").read_bytes()
     with pytest.warns(UserWarning, match="thresholds"):
         main([*words, "--model.view_averaging", "false"])

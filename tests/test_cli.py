@@ -195,7 +195,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
         *SMALL,
         "--model.lr_scheduler",
         "constant",
-        "--model.consistency_skill",
+        "--model.full_skill",
         "0",
     ]
     main([*base, "--trainer.default_root_dir", "whole", "--trainer.max_epochs", "3"])

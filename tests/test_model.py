@@ -96,6 +96,22 @@ def test_a_batch_is_its_cases_one_by_one(size: tuple[int, ...], pooling: Callabl
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_level_alone_says_what_a_network_says_that_reads_no_other(
+    size: tuple[int, ...], pooling: Callable[[], Pooling]
+) -> None:
+    model, images = _model(size, pooling()), _images(size)
+    levels = model.level_logits(model(images))
+    assert len(levels) == 4
+    for tap, logits in enumerate(levels):
+        decoder = HRCAM(model.backbone.levels, 3, taps=[tap])
+        assert isinstance(model.decoder, HRCAM)
+        decoder.weights[0], decoder.bias = model.decoder.weights[tap], model.decoder.bias
+        alone = LocalizationModel(model.backbone, decoder, pooling()).eval()
+        torch.testing.assert_close(logits, alone(images).logits)
+
+
 def test_cam_reads_the_deepest_level_only() -> None:
     backbone = ConvPyramid(1, 2, width=4, depth=3)
     decoder = CAM(backbone.levels, 2)

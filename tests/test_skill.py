@@ -1,4 +1,4 @@
-"""What a network knows as it trains: the measure, and the agreement between views that waits for it."""
+"""What a network knows as it trains: the measure, the agreement that waits for it, and the levels by themselves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 
 from hrcam_lightning import LocalizationTask
 from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.cli import main
 from hrcam_lightning.data import PhantomDataModule
+from hrcam_lightning.decoders import CAM
 from hrcam_lightning.losses import class_shares, cross_entropy, uninformed_loss
 from hrcam_lightning.skill import CHANCE, Skill
 from hrcam_lightning.views import disagreement
@@ -143,23 +145,37 @@ def _step(task: LocalizationTask, spec: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("skill", "share"), [(0.0, 0.0), (CHANCE, 0.0), (0.03, 0.3), (0.05, 0.5), (0.7, 1.0)])
-def test_the_weight_of_disagreement_follows_the_skill(
+def test_levels_by_themselves_at_first_and_agreement_by_and_by(
     skill: float, share: float, spec_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = _task(consistency=2.0, consistency_skill=0.1).eval()  # batch norm the same twice
+    task = _task(consistency=2.0, level_loss=0.5, full_skill=0.1).eval()  # batch norm the same twice
     task.skill = Skill(skill)
     out, logged, batch = _step(task, spec_path, monkeypatch)
-    images = batch["image"]
+    images, labels = batch["image"], batch["label"].float()[:, None].repeat(2, 1)
     view = task._draw_view(images, batch["affine"])
-    maps = task.network(torch.cat([images, view.apply(images)])).maps
-    apart = disagreement(maps[:4], view.invert(maps[4:]), view.seam(images.shape[2:], images.device))
-    assert logged["disagreement"] == pytest.approx(float(apart.detach()), rel=1e-4)
-    assert float(out["loss"].detach()) == pytest.approx(logged["loss"] + 2 * share * logged["disagreement"], rel=1e-5)
-    assert float(out["cross_entropy"]) == pytest.approx(logged["loss"])
+    seen = task.network(torch.cat([images, view.apply(images)]))
+    apart = disagreement(seen.maps[:4], view.invert(seen.maps[4:]), view.seam(images.shape[2:], images.device))
+    alone = [F.binary_cross_entropy_with_logits(logits, labels) for logits in task.network.level_logits(seen)]
+    assert len(alone) == 3
+    whole = F.binary_cross_entropy_with_logits(seen.logits, labels)
+    torch.testing.assert_close(out["loss"], whole + 2 * share * apart + 0.5 * (1 - share) * torch.stack(alone).mean())
+    torch.testing.assert_close(out["cross_entropy"], whole)
     assert not out["cross_entropy"].requires_grad
+    assert logged["disagreement"] == pytest.approx(float(apart.detach()), rel=1e-4)
+    assert ("level_loss" in logged) == (share < 1)
 
 
-def test_a_run_asks_for_agreement_once_it_knows_something_and_resumes_where_it_was(
+@pytest.mark.parametrize("arguments", [{"level_loss": 0.0}, {"decoder": CAM}])
+def test_no_loss_of_levels_where_none_is_asked_for_or_there_is_but_one(
+    arguments: dict[str, Any], spec_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task(consistency=0.0, **arguments)
+    out, logged, _ = _step(task, spec_path, monkeypatch)
+    assert set(logged) == {"loss"}
+    assert float(out["loss"].detach()) == float(out["cross_entropy"])
+
+
+def test_a_run_asks_for_more_once_it_knows_something_and_resumes_where_it_was(
     spec_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,12 +203,13 @@ def test_a_run_asks_for_agreement_once_it_knows_something_and_resumes_where_it_w
     assert shares == whole
     files = [Path(folder, "metrics.csv").read_text(encoding="utf-8") for folder in ("whole", "parts")]
     assert files[0] == files[1]
-    skills = [float(row["train/skill"]) for row in _rows(Path("whole/metrics.csv"))]
-    assert skills[-1] > CHANCE
+    rows = _rows(Path("whole/metrics.csv"))
+    assert float(rows[-1]["train/skill"]) > CHANCE
+    assert [bool(rows[at]["train/level_loss"]) for at in (0, -1)] == [True, False]  # not the last that there was
 
 
-def test_without_agreement_no_skill_is_measured(spec_path: Path) -> None:
-    task = _task(consistency=0.0)
+def test_where_nothing_waits_for_it_no_skill_is_measured(spec_path: Path) -> None:
+    task = _task(consistency=0.0, level_loss=0.0)
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=1
     )

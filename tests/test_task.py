@@ -111,7 +111,8 @@ def test_unlabelled_data_fit_any_trained_network() -> None:
     ("arguments", "sentence"),
     [
         ({"consistency": -1.0}, "consistency is -1.0"),
-        ({"consistency_skill": 1.5}, "consistency_skill is 1.5"),
+        ({"level_loss": -0.5}, "level_loss is -0.5"),
+        ({"full_skill": 1.5}, "full_skill is 1.5"),
         ({"classes": ["a", "b"]}, "a binary task has one map"),
     ],
 )
@@ -177,7 +178,7 @@ def test_a_seed_gives_the_same_weights_and_another_view_weight_does_not(tmp_path
     "arguments",
     [
         {},
-        {"consistency_skill": 0.0},
+        {"full_skill": 0.0},
         {"decoder": CAM, "pooling": MeanPooling, "consistency": 0.0, "resampling": "half_pixel"},
     ],
 )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # What a trained network may be given anew: none of it shapes weights.
 SWITCHES = (
     "consistency",
-    "consistency_skill",
+    "level_loss",
+    "full_skill",
     "views",
     "view_averaging",
     "window",

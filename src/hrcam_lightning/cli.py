@@ -180,7 +180,7 @@ class HrcamCLI(LightningCLI):
         config = self.config["retrofit"].clone()
         for name in set(self._subcommand_method_arguments["retrofit"]) - {"ckpt_path", "weights_only"}:
             del config[name]
-        kept = ("decoder", "pooling", "resampling", "consistency")
+        kept = ("decoder", "pooling", "resampling", "consistency", "level_loss")
         head = {name: self.model.hparams[name] for name in kept}
         folder = Path(self.trainer.default_root_dir)
         write_config(parser, parser.parse_object({"model": head}, config), folder)

@@ -13,6 +13,8 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.geometry import Resampling, resample, resample_sum, resampled_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from hrcam_lightning.backbones import Backbone
@@ -127,16 +129,28 @@ class LocalizationModel(nn.Module):
         """Bring the score map of the decoder's level `index` (B, K, *S_l) to the image's `size`."""
         return resample(level_map, self.decoder.levels[index], size, self.resampling)
 
+    def level_logits(self, output: LocalizationOutput) -> list[Tensor]:
+        """What the map of each level says by itself: for each the logits (B, K), the decoder's bias included."""
+        size, bias = output.maps.shape[2:], self.decoder.bias.float()
+        with in_float32(output.maps):
+            if self.pooling.additive:
+                return [mean + bias for mean in self._level_means(output.level_maps, size)]
+            inside = bias.view(-1, *(1,) * self.backbone.dims)
+            levels = enumerate(output.level_maps)
+            return [self.pooling(self.upsample(level_map, index, size) + inside) for index, level_map in levels]
+
     def fuse(self, level_maps: list[Tensor], size: tuple[int, ...] | torch.Size) -> Tensor:
         """Sum of the level maps at image resolution (B, K, *S), without bias."""
         return resample_sum(level_maps, self.decoder.levels, size, self.resampling)
 
-    def _mean_logits(self, level_maps: list[Tensor], size: torch.Size) -> Tensor:
-        means = [
+    def _mean_logits(self, level_maps: Sequence[Tensor], size: torch.Size) -> Tensor:
+        return torch.stack(self._level_means(level_maps, size)).sum(0) + self.decoder.bias.float()
+
+    def _level_means(self, level_maps: Sequence[Tensor], size: torch.Size) -> list[Tensor]:
+        return [
             resampled_mean(level_map, level, size, self.resampling)
             for level_map, level in zip(level_maps, self.decoder.levels, strict=True)
         ]
-        return torch.stack(means).sum(0) + self.decoder.bias.float()
 
 
 def _check(images: Tensor, backbone: Backbone) -> None:

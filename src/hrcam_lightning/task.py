@@ -77,9 +77,12 @@ class LocalizationTask(LightningModule):
         pooling: Makes the pooling of maps into logits.
         resampling: Where the cells of a level are taken to lie.
         consistency: Weight of the disagreement between the map of an image and of a view of it; 0 trains without views.
-        consistency_skill: Skill (`hrcam_lightning.skill`) from which that weight is whole; it rises with the skill, and
-            is 0 as long as the network knows nothing: agreement is had most cheaply from a flat map, and a network that
-            learns it first learns nothing else. 0 for the whole weight from the first step.
+        level_loss: Weight, at first, of the mean loss of the levels' maps taken one by one, if the decoder has several:
+            each has to tell the class by itself (deep supervision: Lee et al., AISTATS 2015), or the coarse ones, which
+            learn it soonest, keep the evidence.
+        full_skill: Skill (`hrcam_lightning.skill`) from which `consistency` has its whole weight and `level_loss` none.
+            They rise and fall with the skill. As long as the network knows nothing, agreement is had most cheaply from
+            a flat map, and a network that learns it first learns nothing else. 0: so from the first step.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
@@ -110,7 +113,8 @@ class LocalizationTask(LightningModule):
         pooling: Callable[[], Pooling] = LogSumExpPooling,
         resampling: Resampling = "receptive_field",
         consistency: float = 1.0,
-        consistency_skill: float = 0.1,
+        level_loss: float = 1.0,
+        full_skill: float = 0.1,
         views: list[ViewKind] = ["flip", "rotation", "shift"],  # noqa: B006 - a config default, never changed
         view_averaging: bool = True,
         window: list[int] | None = None,
@@ -124,10 +128,11 @@ class LocalizationTask(LightningModule):
         freeze_statistics: bool = True,
     ) -> None:
         super().__init__()
-        if consistency < 0:
-            raise InputError(f"model.consistency is {consistency}, but a weight must not be negative")
-        if not 0 <= consistency_skill <= 1:
-            raise InputError(f"model.consistency_skill is {consistency_skill}, but is a skill, 0 to 1")
+        for name, weight in {"consistency": consistency, "level_loss": level_loss}.items():
+            if weight < 0:
+                raise InputError(f"model.{name} is {weight}, but a weight must not be negative")
+        if not 0 <= full_skill <= 1:
+            raise InputError(f"model.full_skill is {full_skill}, but is a skill, 0 to 1")
         if consistency and not views:
             raise InputError("model.views is empty: name views, or set --model.consistency 0")
         if stop_rate < 0:
@@ -137,8 +142,8 @@ class LocalizationTask(LightningModule):
         self.make_optimizer = optimizer
         self.make_backbone, self.make_decoder, self.make_pooling = backbone, decoder, pooling
         self.resampling: Resampling = resampling
-        self.consistency, self.consistency_skill, self.views = consistency, consistency_skill, views
-        self.skill = Skill()
+        self.consistency, self.level_loss, self.views = consistency, level_loss, views
+        self.full_skill, self.skill = full_skill, Skill()
         self.view_averaging = view_averaging
         self.window, self.window_overlap = window, window_overlap
         self.how_weighted: ClassWeights = class_weights
@@ -294,25 +299,28 @@ class LocalizationTask(LightningModule):
         return look(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> TrainingOutput:
-        """Loss of the batch, or of it and a view with their disagreement."""
+        """Loss of the batch, or of it and a view, with what is asked of the levels and of the views by now."""
         images, labels, size = batch["image"], batch["label"], len(batch["image"])
         view = self._draw_view(images, batch["affine"]) if self.consistency else None
         seen = images if view is None else torch.cat([images, view.apply(images)])
         labels = labels if view is None else torch.cat([labels, labels])
         output: LocalizationOutput = self.network(seen)
         parts = {"loss": self.loss(output.logits, labels)}
-        total = parts["loss"]
+        total, share = parts["loss"], self.skill.share(self.full_skill)
+        if self.level_loss and share < 1 and len(output.level_maps) > 1:
+            alone = [self.loss(logits, labels) for logits in self.network.level_logits(output)]
+            parts["level_loss"] = torch.stack(alone).mean()
+            total = total + self.level_loss * (1 - share) * parts["level_loss"]
         if view is not None:
             keep = view.seam(images.shape[2:], images.device)
             parts["disagreement"] = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
-            weight = self.consistency * self.skill.share(self.consistency_skill)
-            total = total + weight * parts["disagreement"]
+            total = total + self.consistency * share * parts["disagreement"]
         self._log_training(size, **parts)
         return {"loss": total, "cross_entropy": parts["loss"].detach()}
 
     def on_train_batch_end(self, outputs: TrainingOutput, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Learn from the batch's loss what the network knows: the same on every process."""
-        if self.consistency:
+        if self.consistency or self.level_loss:
             assert self.classes is not None
             shares = class_shares(self.task, batch["label"].cpu(), len(self.classes))
             own = outputs["cross_entropy"].float().view(1)

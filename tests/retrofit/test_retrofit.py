@@ -132,7 +132,7 @@ def test_from_python_a_network_of_three_classes_in_3d(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     torch.manual_seed(0)
     data = PhantomDataModule(str(tmp_path / "spec.yaml"), batch_size=5)
-    made = {"backbone": partial(ConvPyramid, width=2, depth=2), "consistency": 0.5}
+    made = {"backbone": partial(ConvPyramid, width=2, depth=2), "consistency": 0.5, "level_loss": 0.5}
     layout = data.layout
     task = LocalizationTask(layout.task, layout.classes, layout.channels, layout.dims, **made)  # type: ignore[arg-type]
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -142,7 +142,7 @@ def test_from_python_a_network_of_three_classes_in_3d(tmp_path: Path) -> None:
     trainer = RetrofitTrainer(default_root_dir=tmp_path, **quiet)  # type: ignore[arg-type]
     trainer.retrofit(task, data, ckpt_path=str(tmp_path / "base.ckpt"), view_cases=4, pixels=8, l2=0.1)
     # What trained the base is not what a head that may read one level is trained with.
-    assert [task.consistency, task.hparams["consistency"]] == [0, 0]
+    assert [task.consistency, task.level_loss, task.hparams["consistency"], task.hparams["level_loss"]] == [0] * 4
     report = json.loads((tmp_path / "retrofit.json").read_text())
     assert report["views"]["aimed_cases"] > 0
     assert report["neighbours"] == [0, 1]

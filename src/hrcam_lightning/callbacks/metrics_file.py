@@ -12,6 +12,7 @@ from hrcam_lightning.files import write_csv
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
+    from torch import Tensor
 
 
 class MetricsFile(Callback):
@@ -23,11 +24,7 @@ class MetricsFile(Callback):
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
-        self._validated = False
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember that this epoch has figures of its own."""
-        self._validated = not trainer.sanity_checking
+        self._before: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the rows of the epochs that a checkpoint resumes from."""
@@ -38,17 +35,20 @@ class MetricsFile(Callback):
             with path.open(encoding="utf-8", newline="") as file:
                 self._rows = [dict(row) for row in csv.DictReader(file) if int(row.get("epoch") or done) < done]
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the figures of earlier epochs, which Lightning keeps."""
+        self._before = dict(trainer.callback_metrics)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row. Runs after validation, so that its figures are there."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        # Lightning keeps the last validation's figures; an epoch without one must not show them as its own.
+        # An epoch without validation, or without a loss of the levels, must not show the last one's figures as its own.
         values = {
             name: f"{float(value):.6g}"
             for name, value in sorted(trainer.callback_metrics.items())
-            if self._validated or not name.startswith("val/")
+            if value is not self._before.get(name)
         }
-        self._validated = False
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {
             "epoch": trainer.current_epoch,

@@ -72,6 +72,7 @@ def settings(reading: Reading) -> dict[str, object]:
         "pooling": {"class_path": f"{MeanPooling.__module__}.MeanPooling", "init_args": {}},
         "resampling": reading.resampling,
         "consistency": 0.0,
+        "level_loss": 0.0,
     }
 
 
@@ -106,7 +107,7 @@ def install(task: LocalizationTask, reading: Reading, head: LocalizationModel) -
         head: Of `head_of`.
     """
     task.model = head.train(mode=task.training)
-    task.resampling, task.consistency = reading.resampling, 0.0
+    task.resampling, task.consistency, task.level_loss = reading.resampling, 0.0, 0.0
     task.make_decoder, task.make_pooling = partial(HRCAM, **_decoder(reading)), MeanPooling
     made_from_python = callable(task.hparams["decoder"])  # such settings are given again when the file is loaded
     task.hparams.update(settings(reading))
