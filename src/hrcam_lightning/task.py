@@ -81,8 +81,8 @@ class LocalizationTask(LightningModule):
             each has to tell the class by itself (deep supervision: Lee et al., AISTATS 2015), or the coarse ones, which
             learn it soonest, keep the evidence.
         full_skill: Skill (`hrcam_lightning.skill`) from which `consistency` has its whole weight and `level_loss` none.
-            They rise and fall with the skill. As long as the network knows nothing, agreement is had most cheaply from
-            a flat map, and a network that learns it first learns nothing else. 0: so from the first step.
+            The one rises with the skill as the other falls. As long as the network knows nothing, agreement is had most
+            cheaply from a flat map, and a network that learns it first learns nothing else. 0: so from the first step.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
