@@ -154,7 +154,7 @@ def test_levels_by_themselves_at_first_and_agreement_by_and_by(
     images, labels = batch["image"], batch["label"].float()[:, None].repeat(2, 1)
     view = task._draw_view(images, batch["affine"])
     seen = task.network(torch.cat([images, view.apply(images)]))
-    apart = disagreement(seen.maps[:4], view.invert(seen.maps[4:]), view.seam(images.shape[2:], images.device))
+    apart = disagreement(view.inside(seen.maps[:4]), view.inside(view.invert(seen.maps[4:])))
     alone = [F.binary_cross_entropy_with_logits(logits, labels) for logits in task.network.level_logits(seen)]
     assert len(alone) == 3
     whole = F.binary_cross_entropy_with_logits(seen.logits, labels)

@@ -312,8 +312,8 @@ class LocalizationTask(LightningModule):
             parts["level_loss"] = torch.stack(alone).mean()
             total = total + self.level_loss * (1 - share) * parts["level_loss"]
         if view is not None:
-            keep = view.seam(images.shape[2:], images.device)
-            parts["disagreement"] = disagreement(output.maps[:size], view.invert(output.maps[size:]), keep)
+            first, second = torch.split(output.maps, size)  # slices would each fill a gradient of the whole
+            parts["disagreement"] = disagreement(view.inside(first), view.inside(view.invert(second)))
             total = total + self.consistency * share * parts["disagreement"]
         self._log_training(size, **parts)
         return {"loss": total, "cross_entropy": parts["loss"].detach()}

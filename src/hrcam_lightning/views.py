@@ -64,21 +64,20 @@ class View:
             x = x.roll([-shift for shift in self.shifts], dims=_dims(range(len(self.shifts))))
         return x
 
-    def seam(self, size: Sequence[int], device: torch.device) -> Tensor:
-        """Pixels whose neighbours the circular shift did not tear away: bool (*S), True where views may be compared.
+    def inside(self, x: Tensor) -> Tensor:
+        """The part of x (B, C, *S) whose neighbours the circular shift did not tear away: where views may be compared.
 
         What is shifted out of one side comes in at the other, where it has new neighbours, and leaves a new edge
         behind; evidence there may differ with right. As many pixels as were shifted, and one more for the
         neighbour across the tear, are left out at either end.
         """
-        keep = torch.ones(tuple(size), dtype=torch.bool, device=device)
-        for axis, margin in enumerate(self.margins(size)):
-            keep.narrow(axis, 0, margin).fill_(value=False)
-            keep.narrow(axis, size[axis] - margin, margin).fill_(value=False)
-        return keep
+        for axis, margin in enumerate(self.margins(x.shape[2:])):
+            if margin:
+                x = x.narrow(axis + 2, margin, x.shape[axis + 2] - 2 * margin)
+        return x
 
     def margins(self, size: Sequence[int]) -> list[int]:
-        """How many pixels `seam` leaves out at either end of each axis."""
+        """How many pixels `inside` leaves out at either end of each axis."""
         shifts = self.shifts or (0,) * len(size)
         return [min(abs(shift) + 1, (n - 1) // 2) if shift else 0 for shift, n in zip(shifts, size, strict=True)]
 
@@ -145,7 +144,7 @@ def draw_view(
             return view
 
 
-def disagreement(maps: Tensor, others: Tensor, keep: Tensor) -> Tensor:
+def disagreement(maps: Tensor, others: Tensor) -> Tensor:
     """How far two maps of the same images differ in where the evidence is.
 
     Each map becomes a distribution over its pixels, ``q = softmax(map)``, and two of them are compared by one minus
@@ -155,13 +154,12 @@ def disagreement(maps: Tensor, others: Tensor, keep: Tensor) -> Tensor:
 
     Args:
         maps: (B, K, *S).
-        others: (B, K, *S), of a view, brought back.
-        keep: bool (*S), where to compare.
+        others: (B, K, *S), of a view, brought back; of both the part that may be compared, see `View.inside`.
 
     Returns:
         Mean over cases and classes: 0 for equal maps, 1 for evidence in different places.
     """
-    first, second = maps[..., keep].softmax(-1), others[..., keep].softmax(-1)
+    first, second = maps.flatten(2).softmax(-1), others.flatten(2).softmax(-1)
     difference = (first - second).square().sum(-1)
     return (difference / (first.square().sum(-1) + second.square().sum(-1))).mean()
 
