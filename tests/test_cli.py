@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ import yaml
 from PIL import Image
 
 from hrcam_lightning import LocalizationTask
-from hrcam_lightning.cli import main
+from hrcam_lightning.cli import console, main
 from tests.command_line import CASES, SMALL, again, load, rows_of
 
 
@@ -214,6 +216,30 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
     whole, parts = (torch.load(f"{name}/last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert Path("whole/metrics.csv").read_text() == Path("parts/metrics.csv").read_text()
+
+
+def test_a_run_told_to_end_does_not_pass_for_a_finished_one_and_goes_on(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clusters and `hrcam compare` go by the exit code, which Lightning leaves at 0."""
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", *CASES, str(tiny_set / "cases.csv"), *SMALL, "--trainer.max_epochs", "2"]
+    main([*words, "--trainer.default_root_dir", "whole"])
+    words += ["--trainer.default_root_dir", "parts"]
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            LocalizationTask,
+            "on_train_epoch_start",
+            lambda self: os.kill(os.getpid(), signal.SIGTERM) if self.current_epoch else None,
+        )
+        patched.setattr(sys, "argv", ["hrcam", *words])
+        with pytest.raises(SystemExit) as ended:
+            console()
+    assert ended.value.code == 143
+    assert "hrcam: ended by SIGTERM" in capsys.readouterr().err
+    main([*words, "--ckpt_path", "last"])
+    whole, parts = (torch.load(f"{name}/last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel"])

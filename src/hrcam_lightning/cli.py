@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
+import signal
 import sys
 import warnings
 from contextlib import redirect_stdout, suppress
@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from hrcam_lightning import __version__
@@ -28,6 +29,7 @@ from hrcam_lightning.errors import InputError
 from hrcam_lightning.files import check_writable, replacing
 from hrcam_lightning.filtered import StudyTrainer
 from hrcam_lightning.importers import command as cases
+from hrcam_lightning.quiet import be_quiet
 from hrcam_lightning.report import command as report
 from hrcam_lightning.report.maps import Built
 from hrcam_lightning.task import LocalizationTask
@@ -282,29 +284,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["report"]:  # has the network of a run built from the run's own configuration
         report.run(words[1:], _built)
         return
-    _quiet()
+    be_quiet()
     _cli(HrcamCLI, args)
-
-
-def _quiet() -> None:
-    """Silence what no user can act on."""
-    # lightning 2.6 calls jsonargparse functions that version 5 will drop; nothing a user could act on.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    # Of defaults of foreign networks, such as MONAI's ("relu", {...}): they are as good as lists.
-    warnings.filterwarnings("ignore", message=r"\s*Dump of a value that does not round-trip")
-    # The run folder is also the checkpoints'; config.yaml stands there first.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # A prediction that is resumed may have nothing left to do, and says so itself.
-    warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
-    # A retrofit starts from the checkpoint of another folder.
-    warnings.filterwarnings("ignore", message="The dirpath has changed from")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # says again what our own sentence says
-    # Scanners write odd values; what matters of them is checked.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
 
 
 def _cli(kind: type[HrcamCLI], args: Sequence[str] | None) -> HrcamCLI:
@@ -361,7 +342,7 @@ def _built(words: Sequence[str]) -> Built:
     Raises:
         InputError: If it comes to none.
     """
-    _quiet()
+    be_quiet()
     # Meant for a script that calls main() by mistake; this call is no mistake.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     made = _cli(BuiltCLI, words)
@@ -369,9 +350,12 @@ def _built(words: Sequence[str]) -> Built:
 
 
 def console() -> None:
-    """Entry point of the script: bad input is one sentence and exit code 2."""
+    """Entry point of the script: bad input is one sentence and exit code 2, a run that was told to end one and 143."""
     try:
         main()
+    except SIGTERMException:  # a SystemExit without a code: a training cut short would pass for one that is done
+        sys.stderr.write("hrcam: ended by SIGTERM; a training goes on from its last epoch with --ckpt_path last\n")
+        sys.exit(128 + signal.SIGTERM)
     except Exception as error:
         cause = _bad_input(error)
         if cause is None:
@@ -394,7 +378,3 @@ def _sentence(error: BaseException) -> str:
     if "Original Traceback" in text:  # from a loader process; the sentence is the last line
         text = text.rsplit("InputError: ", 1)[-1]
     return " ".join(text.split())
-
-
-def _no_tips(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
