@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jsonargparse import ArgumentError, set_parsing_settings
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,6 +29,7 @@ from hrcam_lightning.files import check_writable, replacing
 from hrcam_lightning.filtered import StudyTrainer
 from hrcam_lightning.importers import command as cases
 from hrcam_lightning.quiet import be_quiet
+from hrcam_lightning.refusals import refusal
 from hrcam_lightning.report import command as report
 from hrcam_lightning.report.maps import Built
 from hrcam_lightning.task import LocalizationTask
@@ -329,10 +329,9 @@ def _resolved(words: Sequence[str]) -> str:
         with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
             main([*words, "--print_config"])
     except Exception as error:
-        cause = _bad_input(error)
-        if cause is None:
+        if (sentence := refusal(error)) is None:
             raise
-        raise InputError(_sentence(cause)) from error
+        raise InputError(sentence) from error
     return shown.getvalue()
 
 
@@ -357,24 +356,7 @@ def console() -> None:
         sys.stderr.write("hrcam: ended by SIGTERM; a training goes on from its last epoch with --ckpt_path last\n")
         sys.exit(128 + signal.SIGTERM)
     except Exception as error:
-        cause = _bad_input(error)
-        if cause is None:
+        if (sentence := refusal(error)) is None:
             raise
-        sys.stderr.write(f"hrcam: error: {_sentence(cause)}\n")
+        sys.stderr.write(f"hrcam: error: {sentence}\n")
         sys.exit(2)
-
-
-def _bad_input(error: BaseException) -> BaseException | None:
-    """The bad input that an error comes from; None if it is a fault of the program."""
-    known = (InputError, ArgumentError, MisconfigurationException)
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, known):
-        seen = seen.__cause__ or seen.__context__
-    return seen
-
-
-def _sentence(error: BaseException) -> str:
-    text = str(error)
-    if "Original Traceback" in text:  # from a loader process; the sentence is the last line
-        text = text.rsplit("InputError: ", 1)[-1]
-    return " ".join(text.split())
