@@ -159,10 +159,27 @@ def test_levels_by_themselves_at_first_and_agreement_by_and_by(
     assert len(alone) == 3
     whole = F.binary_cross_entropy_with_logits(seen.logits, labels)
     torch.testing.assert_close(out["loss"], whole + 2 * share * apart + 0.5 * (1 - share) * torch.stack(alone).mean())
-    torch.testing.assert_close(out["cross_entropy"], whole)
-    assert not out["cross_entropy"].requires_grad
+    judged = whole if share == 1 else torch.maximum(whole, torch.stack(alone).mean())
+    torch.testing.assert_close(out["judged"], judged)
+    assert not out["judged"].requires_grad
     assert logged["disagreement"] == pytest.approx(float(apart.detach()), rel=1e-4)
     assert ("level_loss" in logged) == (share < 1)
+
+
+def test_what_the_deepest_level_knows_does_not_let_the_others_go(
+    spec_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small, plain lesions: the coarse levels tell the class within an epoch, and kept the map to themselves."""
+    task = _task().eval()
+    monkeypatch.setattr(type(task.network), "level_logits", lambda _, output: [0 * output.logits, output.logits])
+    monkeypatch.setattr(task, "loss", lambda logits, _: logits.abs().max())
+    out, logged, _ = _step(task, spec_path, monkeypatch)
+    assert logged["level_loss"] == pytest.approx(logged["loss"] / 2)
+    assert float(out["judged"]) == pytest.approx(logged["loss"])
+    monkeypatch.setattr(task, "loss", lambda logits, _: 1 - logits.abs().max().clamp(0, 1))
+    out, logged, _ = _step(task, spec_path, monkeypatch)
+    assert logged["level_loss"] > logged["loss"] + 0.01
+    assert float(out["judged"]) == pytest.approx(logged["level_loss"])
 
 
 @pytest.mark.parametrize("arguments", [{"level_loss": 0.0}, {"decoder": CAM}])
@@ -172,7 +189,7 @@ def test_no_loss_of_levels_where_none_is_asked_for_or_there_is_but_one(
     task = _task(consistency=0.0, **arguments)
     out, logged, _ = _step(task, spec_path, monkeypatch)
     assert set(logged) == {"loss"}
-    assert float(out["loss"].detach()) == float(out["cross_entropy"])
+    assert float(out["loss"].detach()) == float(out["judged"])
 
 
 def test_a_run_asks_for_more_once_it_knows_something_and_resumes_where_it_was(
@@ -190,14 +207,14 @@ def test_a_run_asks_for_more_once_it_knows_something_and_resumes_where_it_was(
     train = [
         "fit", "--data", "PhantomDataModule", "--data.spec", str(spec_path), *SMALL,
         "--model.class_weights", "balanced", "--model.lr_scheduler", "constant",
-        "--model.optimizer", "Adam", "--model.optimizer.lr", "0.02",
+        "--model.optimizer", "Adam", "--model.optimizer.lr", "0.02", "--model.full_skill", "0.05",
     ]  # fmt: skip
     main([*train, "--trainer.max_epochs", "8", "--trainer.default_root_dir", "whole"])
     whole, shares[:] = list(shares), []
     assert whole[0] == 0
     assert whole[-1] == 1  # it learns something
-    assert max(whole[: len(whole) // 2]) > 0  # by where the second run goes on
-    main([*train, "--trainer.max_epochs", "4", "--trainer.default_root_dir", "parts"])
+    assert max(whole[: len(whole) * 3 // 4]) > 0  # by where the second run goes on
+    main([*train, "--trainer.max_epochs", "6", "--trainer.default_root_dir", "parts"])
     more = ["--trainer.max_epochs", "8", "--trainer.default_root_dir", "parts", "--ckpt_path", "parts/last.ckpt"]
     main([*train, *more])
     assert shares == whole

@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
 
 class TrainingOutput(TypedDict):
-    """What a training step hands to the optimiser and the callbacks: the whole loss, and the labels' part of it."""
+    """What a training step hands to the optimiser and the callbacks: the whole loss, and the part that skill is of."""
 
     loss: Tensor
-    cross_entropy: Tensor
+    judged: Tensor
 
 
 class StepOutput(TypedDict):
@@ -82,7 +82,8 @@ class LocalizationTask(LightningModule):
             learn it soonest, keep the evidence.
         full_skill: Skill (`hrcam_lightning.skill`) from which `consistency` has its whole weight and `level_loss` none.
             The one rises with the skill as the other falls. As long as the network knows nothing, agreement is had most
-            cheaply from a flat map, and a network that learns it first learns nothing else. 0: so from the first step.
+            cheaply from a flat map, and a network that learns it first learns nothing else. While levels are asked one
+            by one, theirs is what counts. 0: agreement from the first step.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
@@ -306,24 +307,26 @@ class LocalizationTask(LightningModule):
         labels = labels if view is None else torch.cat([labels, labels])
         output: LocalizationOutput = self.network(seen)
         parts = {"loss": self.loss(output.logits, labels)}
-        total, share = parts["loss"], self.skill.share(self.full_skill)
+        total, judged, share = parts["loss"], parts["loss"], self.skill.share(self.full_skill)
         if self.level_loss and share < 1 and len(output.level_maps) > 1:
             alone = [self.loss(logits, labels) for logits in self.network.level_logits(output)]
             parts["level_loss"] = torch.stack(alone).mean()
             total = total + self.level_loss * (1 - share) * parts["level_loss"]
+            # Plain lesions are known to the deepest level before the finer ones have begun: that must not end it.
+            judged = torch.maximum(judged, parts["level_loss"])
         if view is not None:
             first, second = torch.split(output.maps, size)  # slices would each fill a gradient of the whole
             parts["disagreement"] = disagreement(view.inside(first), view.inside(view.invert(second)))
             total = total + self.consistency * share * parts["disagreement"]
         self._log_training(size, **parts)
-        return {"loss": total, "cross_entropy": parts["loss"].detach()}
+        return {"loss": total, "judged": judged.detach()}
 
     def on_train_batch_end(self, outputs: TrainingOutput, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Learn from the batch's loss what the network knows: the same on every process."""
         if self.consistency or self.level_loss:
             assert self.classes is not None
             shares = class_shares(self.task, batch["label"].cpu(), len(self.classes))
-            own = outputs["cross_entropy"].float().view(1)
+            own = outputs["judged"].float().view(1)
             mean = self.trainer.strategy.reduce(torch.cat([own, shares.to(own)]), reduce_op="mean")
             loss, *found = torch.as_tensor(mean).tolist()
             self.skill.learn(self.task, loss, found, self.class_weights)
