@@ -64,7 +64,8 @@ def run(args: Sequence[str], version: str, resolve: Callable[[Sequence[str]], st
         return
     # Every configuration is looked at before anything is drawn, which may take long.
     make_plan(comparison, out, dict.fromkeys((one.name for one in comparison.data), NOT_DRAWN), version, known)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the job at hand is ended too
+    # So that the job at hand is ended too.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with alone(out, console.print) as lock:
             hashes = {one.name: _ready(one, console.print) for one in comparison.data}
@@ -78,6 +79,8 @@ def run(args: Sequence[str], version: str, resolve: Callable[[Sequence[str]], st
         if cluster:
             console.print("What was submitted goes on; the same command waits for it, scancel ends it.")
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)  # for a script that calls this and goes on
 
 
 def _parser() -> WordParser:
