@@ -37,7 +37,7 @@ class HeadAnatomy:
     """A head: bright skull, dark rim of fluid, tissue and two dark ventricles.
 
     Attributes:
-        size: extent of the turned head, as a fraction of the in-plane field.
+        size: extent of the turned head, as a fraction of the in-plane field; above 1 the field shows a part of it.
         aspect: width over length.
         rotation_deg: range of the rotation about each axis, degrees.
         shift: largest displacement from the middle of the field along each axis, as a fraction of the field.
@@ -67,7 +67,9 @@ class HeadAnatomy:
         require(self.size[0] > 0, "size", self.size, "be above 0")
         require(self.aspect[0] > 0 and self.aspect[1] <= 1, "aspect", self.aspect, "lie above 0 and at most at 1")
         require(self.shift >= 0, "shift", self.shift, "be at least 0")
-        require(self.size[1] + 2 * self.shift <= 1, "size", self.size, f"leave room for the shift of {self.shift}")
+        whole, part = self.size[1] + 2 * self.shift <= 1, self.size[0] > 1
+        room = f"leave room for the shift of {self.shift}, or lie above 1, so that the field shows a part of the head"
+        require(whole or part, "size", self.size, room)
         inside = self.ventricles[0] > 0 and self.ventricles[1] <= 1.5
         require(inside, "ventricles", self.ventricles, "lie above 0 and at most at 1.5")
         if (self.white is None) != (self.cortex_mm is None):

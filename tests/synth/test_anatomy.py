@@ -89,6 +89,17 @@ def test_few_slices_cut_a_slab_from_a_head_of_the_same_size() -> None:
     )
 
 
+def test_a_head_larger_than_the_field_is_seen_in_part(dimensions: int) -> None:
+    folded = {"rotation_deg": (-20, 20), "shift": 0, "tissue": 0.5, "white": 0.7, "cortex_mm": 7}
+    whole, part = HeadAnatomy(size=(0.8, 0.9), **folded), HeadAnatomy(size=(1.6, 1.8), **folded)  # type: ignore[arg-type]
+    wide, narrow = Grid((64,) * dimensions, (2.0,) * dimensions), Grid((32,) * dimensions, (2.0,) * dimensions)
+    seen = draw_background(part, narrow, np.random.default_rng(3))
+    head = draw_background(whole, wide, np.random.default_rng(3))
+    middle = (slice(16, 48),) * dimensions
+    assert seen.image == pytest.approx(head.image[middle], abs=1e-5)
+    assert np.array_equal(seen.tissue, head.tissue[middle])
+
+
 def test_white_matter_lies_under_a_ribbon_of_cortex(dimensions: int) -> None:
     grid = {2: Grid((128, 128), (1.5, 1.5)), 3: Grid((72, 72, 60), (2.5, 2.5, 3.0))}[dimensions]
     spec, rng = HeadAnatomy(tissue=0.5, white=0.7, cortex_mm=7), np.random.default_rng(0)

@@ -127,6 +127,7 @@ def lesion(**replaced: object) -> dict[str, object]:
         ({"texture": {"components": [{"sd": 1}]}}, "texture.components[0].length_mm is missing"),
         ({"anatomy": {"kind": "foot"}}, "anatomy.kind is 'foot' but must be one of uniform, head"),
         ({"anatomy": {"kind": "head", "shift": 0.3}}, "anatomy.size is [0.82, 0.92] but must leave room"),
+        ({"anatomy": {"kind": "head", "size": [0.9, 1.4]}}, "anatomy.size is [0.9, 1.4] but must leave room"),
         ({"shape": [64]}, "shape is [64] but must have 2 or 3 axes"),
         (
             {"spacing_mm": [1, 1, 1]},
