@@ -63,18 +63,17 @@ def test_a_cured_cam_points_in_one_pass(demo: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_3d_resnet_finds_foci_of_a_few_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first of the two commands of docs/results.md. The second one, on heads, begins in some trainings only."""
+    """The commands of the configuration's own head, one after the other: even tissue, parts of heads, heads."""
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(ROOT / "configs")
     torch.set_num_threads(2)
-    first = next(
-        line.removeprefix("#").split("hrcam ")[1].split()
-        for line in Path("configs/resnet3d.yaml").read_text(encoding="utf-8").splitlines()
-        if line.startswith("#") and "hrcam fit" in line
-    )
-    main([*first, "--trainer.accelerator", "cpu"])
-    main(["test", "-c", "runs/foci32/config.yaml", "--ckpt_path", "runs/foci32/best.ckpt"])
-    figures = json.loads(Path("runs/foci32/test/metrics.json").read_text())
+    lines = Path("configs/resnet3d.yaml").read_text(encoding="utf-8").splitlines()
+    commands = [line.split("hrcam ")[1].split() for line in lines if line.startswith("#   hrcam fit")]
+    assert len(commands) == 3
+    for command in commands:
+        main([*command, "--trainer.accelerator", "cpu"])
+    main(["test", "-c", "runs/resnet3d/config.yaml", "--ckpt_path", "runs/resnet3d/best.ckpt"])
+    figures = json.loads(Path("runs/resnet3d/test/metrics.json").read_text())
     assert figures["test/auroc"]["value"] >= 0.98
-    assert figures["test/pointing"]["value"] >= 0.7
+    assert figures["test/pointing"]["value"] >= 0.8
     assert figures["test/random/pixel_ap"]["high"] < figures["test/pixel_ap"]["low"]

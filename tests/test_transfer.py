@@ -18,7 +18,7 @@ from hrcam_lightning.backbones import ConvPyramid
 from hrcam_lightning.cli import main
 from hrcam_lightning.data import PhantomDataModule
 from hrcam_lightning.decoders import FPN
-from hrcam_lightning.transfer import load_matching
+from hrcam_lightning.transfer import hold_still, load_matching
 from tests.command_line import CASES, SMALL
 
 if TYPE_CHECKING:
@@ -69,6 +69,30 @@ def test_a_frozen_backbone_stays_bit_for_bit(
     assert inside == (set() if freeze_statistics else statistics)
     updated = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert updated == {id(p) for p in task.parameters() if p.requires_grad}
+
+
+def test_statistics_stay_and_are_used_while_everything_else_is_trained(tmp_path: Path, spec_path: Path) -> None:
+    seed_everything(0)
+    task = _task(freeze="statistics")
+    before = copy.deepcopy(task.state_dict())
+    # Two validations an epoch, after each of which Lightning sets the training mode anew.
+    _fit(task, tmp_path, spec_path, max_epochs=2, val_check_interval=0.5)
+    changed = _changed(before, task)
+    assert {name for name, _ in task.named_parameters()} <= changed
+    assert {name for name in changed if name.endswith(STATISTICS)} == {
+        name for name in before if name.startswith("model.decoder.") and name.endswith(STATISTICS)
+    }
+    # An image's features do not depend on the others of its batch, as they do in training mode.
+    backbone = task.network.backbone.train()
+    hold_still(backbone, "statistics", statistics=True)
+    images = torch.randn(4, 1, 16, 16)
+    for together, alone in zip(backbone(images), backbone(images[:1]), strict=True):
+        torch.testing.assert_close(together[:1], alone)
+
+
+def test_statistics_that_do_not_exist_cannot_be_kept() -> None:
+    with pytest.raises(InputError, match="has no batch norm"):
+        hold_still(nn.Sequential(nn.Conv2d(1, 1, 3), nn.InstanceNorm2d(1)), "statistics", statistics=True)
 
 
 def test_without_freezing_everything_is_trained(tmp_path: Path, spec_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,7 +20,7 @@ from hrcam_lightning.model import LocalizationModel, LocalizationOutput
 from hrcam_lightning.pooling import LogSumExpPooling, Pooling
 from hrcam_lightning.schedules import Schedule, scheduler_config
 from hrcam_lightning.skill import Skill
-from hrcam_lightning.transfer import load_matching
+from hrcam_lightning.transfer import hold_still, load_matching
 from hrcam_lightning.views import (
     View,
     ViewKind,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from hrcam_lightning.data.contract import Batch, TaskKind
     from hrcam_lightning.geometry import Level, Resampling
+    from hrcam_lightning.transfer import Frozen
 
 
 class TrainingOutput(TypedDict):
@@ -81,9 +82,8 @@ class LocalizationTask(LightningModule):
             each has to tell the class by itself (deep supervision: Lee et al., AISTATS 2015), or the coarse ones, which
             learn it soonest, keep the evidence.
         full_skill: Skill (`hrcam_lightning.skill`) from which `consistency` has its whole weight and `level_loss` none.
-            The one rises with the skill as the other falls. As long as the network knows nothing, agreement is had most
-            cheaply from a flat map, and a network that learns it first learns nothing else. While levels are asked one
-            by one, theirs is what counts. 0: agreement from the first step.
+            As long as the network knows nothing, agreement is had most cheaply from a flat map, and a network that
+            learns it first learns nothing else. While levels are asked one by one, theirs counts. 0: from the start.
         views: What a training view may be made of.
         view_averaging: Average maps over all flips in validation, test and prediction.
         window: Pixels, one an axis, of the windows through which larger images are seen outside of training; the whole
@@ -95,10 +95,11 @@ class LocalizationTask(LightningModule):
         lr_scheduler: ``constant``, ``cosine`` or ``one_cycle`` over the whole run, or makes a torch scheduler from the
             optimiser, stepped at every epoch; ``ReduceLROnPlateau`` watches ``val/loss``.
         stop_rate: End training once the schedule has brought the learning rate to this or below; 0 for never.
-        weights: File whose weights the network starts from: a checkpoint of ours, or a state dict of the network. All
-            tensors that fit by name and shape are taken, the others are named.
-        freeze: ``backbone`` trains the decoder alone, ``none`` everything. Transfer in two phases is a run with
-            ``--model.freeze backbone``, then one with ``--model.weights`` of the first (PYLON's recipe).
+        weights: File to start from: a checkpoint of ours, or a state dict of the network. All tensors that fit by name
+            and shape are taken, the others are named.
+        freeze: ``backbone`` trains the decoder alone, ``statistics`` everything but the statistics of the backbone's
+            batch norm, ``none`` all. Transfer in two phases is a run with ``--model.freeze backbone``, then one with
+            ``--model.weights`` of the first (PYLON's recipe).
         freeze_statistics: Keep a frozen backbone's batch-norm statistics as they are too. The published code of PYLON
             lets them move, so that they follow the new data.
     """
@@ -125,7 +126,7 @@ class LocalizationTask(LightningModule):
         lr_scheduler: Schedule | Callable[[Optimizer], LRScheduler] = "one_cycle",
         stop_rate: float = 0.0,
         weights: str | None = None,
-        freeze: Literal["none", "backbone"] = "none",
+        freeze: Frozen = "none",
         freeze_statistics: bool = True,
     ) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class LocalizationTask(LightningModule):
         self.window, self.window_overlap = window, window_overlap
         self.how_weighted: ClassWeights = class_weights
         self.lr_scheduler, self.stop_rate = lr_scheduler, stop_rate
-        self.weights, self.freeze_backbone, self.freeze_statistics = weights, freeze == "backbone", freeze_statistics
+        self.weights, self.frozen, self.freeze_statistics = weights, freeze, freeze_statistics
         self.model: LocalizationModel | None = None
         self.thresholds: Tensor
         self.class_weights: Tensor | None
@@ -204,11 +205,11 @@ class LocalizationTask(LightningModule):
         # A run that tests has a checkpoint of its own.
         if self.weights is not None and (self._trainer is None or self._trainer.state.fn == "fit"):
             rank_zero_info(load_matching(self.model, Path(self.weights)))
-        if self.freeze_backbone:
-            backbone.requires_grad_(requires_grad=False)
-        # Map values from which a lesion counts as found; set on validation cases, kept in the checkpoint.
+        hold_still(backbone, self.frozen, self.freeze_statistics)
+        backbone.train()  # until an epoch begins: the Trainer warns of a network that is not
         if self.window is not None:
             Windows(self.model, tuple(self.window), self.window_overlap)  # says at once what does not fit
+        # Map values from which a lesion counts as found; set on validation cases, kept in the checkpoint.
         self.register_buffer("thresholds", torch.full((len(self.classes),), torch.nan))
         # Only where there are any, so that checkpoints without them still load; kept, so that val/loss stays the same.
         if self.how_weighted == "balanced":
@@ -285,9 +286,8 @@ class LocalizationTask(LightningModule):
         self.on_fit_start()
 
     def on_train_epoch_start(self) -> None:
-        """Keep the frozen batch-norm statistics, if asked for."""
-        if self.freeze_backbone and self.freeze_statistics:
-            self.network.backbone.eval()
+        """Hold still what is frozen: the Trainer has set the whole network's mode."""
+        hold_still(self.network.backbone, self.frozen, self.freeze_statistics)
 
     def forward(self, images: Tensor) -> LocalizationOutput:
         """Logits and maps of images (B, C, *S), in evaluation through windows and averaged over flips if asked for."""

@@ -1,12 +1,13 @@
-"""Starting a network from the weights of another."""
+"""Starting a network from the weights of another, and what of it is held still."""
 
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from hrcam_lightning.errors import InputError
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+Frozen = Literal["none", "statistics", "backbone"]
+"""What of a backbone is not trained: nothing, the statistics of its batch norm alone, or all of it."""
 
 
 def load_matching(model: nn.Module, path: Path, whole: str | None = None) -> str:
@@ -46,6 +50,28 @@ def load_matching(model: nn.Module, path: Path, whole: str | None = None) -> str
     model.load_state_dict(fitting, strict=False)
     sentence = f"{path}: {len(fitting)} of the network's {len(own)} tensors start from it"
     return f"{sentence}{_named('; new: ', own.keys() - fitting)}{_named('; left out: ', theirs.keys() - fitting)}"
+
+
+def hold_still(backbone: nn.Module, what: Frozen, statistics: bool) -> None:
+    """Hold parts of a backbone still; to be called again whenever its training mode was set.
+
+    Args:
+        backbone: Changed in place.
+        what: See `Frozen`.
+        statistics: Whether a frozen ``backbone`` keeps its statistics too. It has no dropout then either.
+
+    Raises:
+        InputError: If statistics are to be kept, and there are none.
+    """
+    if what == "backbone":
+        backbone.requires_grad_(requires_grad=False)
+        backbone.train(backbone.training and not statistics)
+    if what == "statistics":
+        norms = [part for part in backbone.modules() if isinstance(part, _NormBase) and part.track_running_stats]
+        if not norms:
+            raise InputError("model.freeze is statistics, but this backbone has no batch norm whose they would be")
+        for norm in norms:
+            norm.eval()
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
