@@ -8,8 +8,6 @@ import warnings
 
 def be_quiet() -> None:
     """Filter warnings and log messages of this process."""
-    # lightning 2.6 calls jsonargparse functions that version 5 will drop; nothing a user could act on.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     # Of defaults of foreign networks, such as MONAI's ("relu", {...}): they are as good as lists.
